@@ -1,0 +1,2 @@
+//! Process shell.
+fn main(){}

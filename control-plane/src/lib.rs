@@ -1,0 +1,15 @@
+//! The control plane of Weft. `sources` turn manifests into events, `index`
+//! joins them, `serve` streams the changes; `ca` signs; only `app` knows all.
+
+pub mod app;
+pub mod config;
+
+mod ca;
+mod serve;
+mod sources;
+mod status;
+
+pub mod index;
+pub mod model;
+
+mod clock;

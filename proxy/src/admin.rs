@@ -1,0 +1,1 @@
+//! Health, readiness, metrics, dump; drain by unix socket.

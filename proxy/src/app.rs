@@ -1,0 +1,1 @@
+//! Builds everything and runs it; the only file where all modules meet.

@@ -1,0 +1,1 @@
+//! May this peer do this? Pure.

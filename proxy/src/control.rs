@@ -1,0 +1,1 @@
+//! Streams from the control plane, turned into snapshots and certificates.

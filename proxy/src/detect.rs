@@ -1,0 +1,1 @@
+//! Tells a protocol by the first bytes of either side.

@@ -1,0 +1,358 @@
+//! What the proxy knows: one immutable value, replaced whole, shared by `Arc`.
+//!
+//! Data. `control::decode` builds it from validated resources; each worker
+//! holds its own `Arc<Snapshot>`; decisions are pure functions over it. What
+//! must be counted across workers and outlive a snapshot (breaker, limits,
+//! budget, weights) hangs on it as atomics in `cells`. Never does I/O.
+
+mod cells;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{addr::Range, identity::SpiffeId};
+
+pub(crate) use cells::{BackendCells, EndpointCells, RuleCells};
+
+/// Everything, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Counts publications; a greater one is newer.
+    pub(crate) revision: u64,
+    /// The mesh's addresses. Outside them traffic passes through unasked.
+    pub(crate) ranges: Arc<[Range]>,
+    /// What the addresses that were asked for mean.
+    pub(crate) addresses: HashMap<SocketAddr, Meaning>,
+    /// Our own pod; `None` until the control plane has told.
+    pub(crate) workload: Option<Arc<Workload>>,
+}
+
+impl Snapshot {
+    pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(address))
+    }
+}
+
+/// What an address is.
+#[derive(Clone, Debug)]
+pub(crate) enum Meaning {
+    Service(Arc<ServicePort>),
+    /// A pod's own address: mTLS to that pod, no route applies. A backend of
+    /// one endpoint, with the defaults of a policy.
+    Workload(Arc<Backend>),
+    /// Known, and without a proxy.
+    Unmeshed,
+    /// The control plane knows nothing of it.
+    Unknown,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct ServiceName {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One port of a service: what a connection to its address gets.
+#[derive(Debug)]
+pub(crate) struct ServicePort {
+    pub(crate) service: ServiceName,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    /// `None` where no route is attached: requests go to `default`. With
+    /// routes, a request that none matches is refused (GEP-1294).
+    pub(crate) routes: Option<RouteTable>,
+    /// The port's own endpoints.
+    pub(crate) default: Arc<Backend>,
+}
+
+/// From `appProtocol`; `Detect` where it says nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub(crate) enum Protocol {
+    #[default]
+    Detect,
+    Http1,
+    Http2,
+    Opaque,
+    Tls,
+}
+
+/// The matches of all rules, best first: the first that holds decides.
+/// Built by `route::table`, which orders them.
+#[derive(Debug, Default)]
+pub(crate) struct RouteTable {
+    pub(crate) entries: Vec<(Match, Arc<Rule>)>,
+}
+
+/// All of its conditions.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Match {
+    pub(crate) path: PathMatch,
+    pub(crate) headers: Vec<HeaderMatch>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum PathMatch {
+    Exact(Box<str>),
+    /// By segments; without its trailing slash, so "/" is "".
+    Prefix(Box<str>),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("".into())
+    }
+}
+
+/// Exact value; the name is lower-case.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HeaderMatch {
+    pub(crate) name: Box<str>,
+    pub(crate) value: Box<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rule {
+    /// "namespace/name" of the route, for logs and metrics.
+    pub(crate) route: Arc<str>,
+    /// Position in its route.
+    pub(crate) index: u32,
+    /// Never empty: a rule without backends gets the parent's default.
+    pub(crate) backends: Vec<WeightedBackend>,
+    /// `HTTPRouteTimeouts.request`.
+    pub(crate) request_timeout: Option<Duration>,
+    /// `HTTPRouteTimeouts.backendRequest`.
+    pub(crate) backend_timeout: Option<Duration>,
+    pub(crate) cells: Arc<RuleCells>,
+}
+
+#[derive(Debug)]
+pub(crate) struct WeightedBackend {
+    pub(crate) weight: u32,
+    /// Or why it can't be used: its share is answered `backend-invalid`.
+    pub(crate) backend: Result<Arc<Backend>, Box<str>>,
+}
+
+/// A destination: the endpoints behind one service port, and their policy.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) service: ServiceName,
+    pub(crate) port: u16,
+    pub(crate) policy: Arc<BackendPolicy>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) cells: Arc<BackendCells>,
+}
+
+/// Identifies a workload's port for as long as the proxy lives; never re-used.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct EndpointKey(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) key: EndpointKey,
+    pub(crate) uid: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) pod: Arc<str>,
+    pub(crate) security: Security,
+    pub(crate) protocol: Protocol,
+    pub(crate) zone: Arc<str>,
+    /// 1 to 65,535.
+    pub(crate) weight: u32,
+    pub(crate) state: EndpointState,
+    pub(crate) cells: Arc<EndpointCells>,
+}
+
+/// How to reach an endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Security {
+    /// Its proxy must prove `identity`, and accepts these protocols.
+    Mesh { identity: SpiffeId, http: bool, tcp: bool },
+    /// It has no proxy, or none on this port.
+    Unmeshed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EndpointState {
+    Ready,
+    /// Gets no new request.
+    Draining,
+}
+
+/// BackendPolicy with its defaults filled in.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct BackendPolicy {
+    pub(crate) load_balancing: LoadBalancing,
+    pub(crate) circuit_breaking: CircuitBreaking,
+    pub(crate) limits: Limits,
+    pub(crate) retries: Retries,
+    pub(crate) timeouts: Timeouts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LoadBalancing {
+    /// Power of two choices over peak-EWMA latency times requests in flight.
+    PeakEwma,
+    RoundRobin,
+    /// By endpoint weight.
+    Weighted,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CircuitBreaking {
+    /// Exactly so many in a row eject; 0 never does.
+    pub(crate) consecutive_failures: u32,
+    pub(crate) base_ejection: Duration,
+    pub(crate) max_ejection: Duration,
+    /// 0 to 100, of the backend's endpoints; the last one never.
+    pub(crate) max_ejected_percent: u32,
+}
+
+/// Per proxy and backend; `None` is unlimited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections: Option<u32>,
+    pub(crate) requests: Option<u32>,
+    pub(crate) pending: Option<u32>,
+    pub(crate) pending_timeout: Duration,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Retries {
+    /// Beyond the first try.
+    pub(crate) attempts: u32,
+    pub(crate) status_codes: Vec<u16>,
+    pub(crate) grpc_statuses: Vec<u8>,
+    pub(crate) non_idempotent: bool,
+    pub(crate) per_try_timeout: Option<Duration>,
+    pub(crate) base_backoff: Duration,
+    pub(crate) max_backoff: Duration,
+    pub(crate) budget_percent: u32,
+    pub(crate) budget_minimum_per_second: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) first_byte: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) request: Option<Duration>,
+}
+
+impl Default for BackendPolicy {
+    /// What holds where no BackendPolicy speaks: `docs/configuration.md`, "Defaults".
+    fn default() -> Self {
+        Self {
+            load_balancing: LoadBalancing::PeakEwma,
+            circuit_breaking: CircuitBreaking {
+                consecutive_failures: 5,
+                base_ejection: Duration::from_secs(5),
+                max_ejection: Duration::from_secs(300),
+                max_ejected_percent: 50,
+            },
+            limits: Limits {
+                connections: None,
+                requests: None,
+                pending: None,
+                pending_timeout: Duration::from_secs(1),
+            },
+            retries: Retries {
+                attempts: 0,
+                status_codes: Vec::new(),
+                grpc_statuses: Vec::new(),
+                non_idempotent: false,
+                per_try_timeout: None,
+                base_backoff: Duration::from_millis(25),
+                max_backoff: Duration::from_millis(250),
+                budget_percent: 20,
+                budget_minimum_per_second: 3,
+            },
+            timeouts: Timeouts {
+                connect: Duration::from_secs(5),
+                first_byte: None,
+                idle: None,
+                request: None,
+            },
+        }
+    }
+}
+
+/// Our own pod: what arrives for it, and who may call.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) pod: Arc<str>,
+    pub(crate) uid: Arc<str>,
+    pub(crate) service_account: Arc<str>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) zone: Arc<str>,
+    pub(crate) ports: HashMap<u16, WorkloadPort>,
+    /// For ports that `ports` doesn't name.
+    pub(crate) default_access: Access,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WorkloadPort {
+    pub(crate) protocol: Protocol,
+    pub(crate) access: Access,
+}
+
+/// Who may call, in the order in which it is asked: mTLS, deny, allow, default.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Access {
+    pub(crate) strict: bool,
+    pub(crate) deny: Vec<AccessRule>,
+    pub(crate) allow: Vec<AccessRule>,
+    pub(crate) default_deny: bool,
+}
+
+/// All of its conditions; an empty condition always holds.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct AccessRule {
+    /// "namespace/name#index", named in the refusal.
+    pub(crate) policy: Arc<str>,
+    pub(crate) identities: Vec<SpiffeId>,
+    pub(crate) namespaces: Vec<Box<str>>,
+    pub(crate) methods: Vec<Box<str>>,
+    /// Segment prefixes, canonical, without a trailing slash.
+    pub(crate) path_prefixes: Vec<Box<str>>,
+}
+
+/// A question to the control plane: what does this address mean?
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) address: SocketAddr,
+    /// Answered with the first snapshot that knows it.
+    pub(crate) reply: oneshot::Sender<Arc<Snapshot>>,
+}
+
+/// Asks. Cheap to clone; bounded: a full queue is no answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker(mpsc::Sender<Question>);
+
+impl Asker {
+    /// At most `bound` questions wait.
+    pub(crate) fn channel(bound: usize) -> (Self, mpsc::Receiver<Question>) {
+        let (sender, receiver) = mpsc::channel(bound);
+        (Self(sender), receiver)
+    }
+
+    /// `None` when nobody answers: the caller bounds the wait.
+    pub(crate) async fn ask(&self, address: SocketAddr) -> Option<Arc<Snapshot>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Question { address, reply }).await.ok()?;
+        answer.await.ok()
+    }
+}

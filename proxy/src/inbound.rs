@@ -1,0 +1,1 @@
+//! The story of a connection that arrives for our workload.

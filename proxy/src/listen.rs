@@ -1,0 +1,1 @@
+//! Accepts connections and finds where they were going.

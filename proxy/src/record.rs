@@ -1,0 +1,1 @@
+//! One log event and one set of metrics per outcome.

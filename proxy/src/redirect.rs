@@ -1,0 +1,1 @@
+//! Installs the nftables rules that bring traffic to the proxy.

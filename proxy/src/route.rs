@@ -1,0 +1,1 @@
+//! Which rule, which backend. Pure.

@@ -1,0 +1,1 @@
+//! Carries opaque bytes both ways.

@@ -1,0 +1,1 @@
+//! Tracing and registry set-up.

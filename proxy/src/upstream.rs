@@ -1,0 +1,1 @@
+//! Chooses, reaches, pools and ejects endpoints.
