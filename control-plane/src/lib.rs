@@ -2,6 +2,7 @@
 //! joins them, `serve` streams the changes; `ca` signs; only `app` knows all.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 
 mod ca;
@@ -13,3 +14,6 @@ pub mod index;
 pub mod model;
 
 mod clock;
+mod identity;
+mod report;
+mod runtime;

@@ -1,2 +1,7 @@
-//! Process shell.
-fn main(){}
+//! Process shell of the operators' CLI.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weft_control_plane::cli::main()
+}

@@ -1,0 +1,41 @@
+//! `weft`, the operators' CLI: one module per subcommand.
+//!
+//! Each module owns its arguments (a clap `Args`) and a `run` that answers the
+//! exit code or an error for people. Never holds what a subcommand does.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod status;
+mod token;
+
+#[derive(Debug, Parser)]
+#[command(name = "weft", about = "Operates a Weft mesh", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows proxies, what they hold, certificates and broken objects.
+    Status(status::Arguments),
+    /// Mints a service-account token for a pod of a mesh without a cluster.
+    Token(token::Arguments),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let answer = match Cli::parse().command {
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
+    };
+    answer.unwrap_or_else(|error| {
+        #[allow(clippy::print_stderr, reason = "a command line answers on its standard error")]
+        {
+            eprintln!("weft: {error:#}");
+        }
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,74 @@
+//! What an operator is told about the mesh: proxies, certificates, problems.
+//!
+//! Ground: plain values that `serve` and `app` fill, `status` serves as JSON
+//! and `weft status` prints. The JSON is an interface: fields are only added.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) trust_domain: String,
+    /// The source has been read once; before that nothing is served.
+    pub(crate) synced: bool,
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) certificates: Vec<Certificate>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// A connected proxy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Proxy {
+    /// "namespace/pod".
+    pub(crate) pod: String,
+    pub(crate) uid: String,
+    pub(crate) identity: String,
+    pub(crate) version: String,
+    pub(crate) features: Vec<String>,
+    pub(crate) connected_seconds: f64,
+    /// Since it last acknowledged anything, heartbeats included.
+    pub(crate) silent_seconds: f64,
+    pub(crate) resources: Vec<Resource>,
+    pub(crate) rejects: Vec<Reject>,
+    /// Policy that it can't express and that it received as deny.
+    pub(crate) denied: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Resource {
+    /// "Service shop/cart".
+    pub(crate) name: String,
+    /// What it acknowledged last, in hexadecimal; empty when nothing.
+    pub(crate) held: String,
+    pub(crate) newest: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reject {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) reason: String,
+    pub(crate) seconds_ago: f64,
+}
+
+/// The newest certificate that a pod was issued.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Certificate {
+    pub(crate) pod: String,
+    pub(crate) identity: String,
+    pub(crate) age_seconds: i64,
+    /// Negative once it has expired.
+    pub(crate) expires_seconds: i64,
+}
+
+/// Something that can't hold; what it names keeps its last good state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Problem {
+    pub(crate) file: String,
+    /// Number of the document in its file, from 1; 0 where no file is known.
+    pub(crate) document: u32,
+    /// "HTTPRoute shop/cart"; empty where it could not be read that far.
+    pub(crate) object: String,
+    pub(crate) field: String,
+    pub(crate) message: String,
+    pub(crate) remedy: String,
+}
