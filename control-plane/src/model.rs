@@ -18,7 +18,10 @@ pub struct Name {
 
 impl Name {
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -44,7 +47,7 @@ impl fmt::Display for BackendName {
 // ── what sources say ────────────────────────────────────────────────────────
 
 /// One object has this content now, or is gone.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     Apply(Object),
     Delete(Key),
@@ -88,7 +91,7 @@ impl Kind {
 }
 
 /// A manifest, parsed and valid by itself. What it refers to may not exist.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
     Namespace(Namespace),
     Service(Service),
@@ -125,6 +128,9 @@ pub struct Namespace {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Service {
     pub name: Name,
+    /// 0 where the manifest doesn't say. Of two that claim one address the
+    /// older has it, then the first by name.
+    pub created_milliseconds: i64,
     /// ClusterIPs; empty for headless ones.
     pub addresses: BTreeSet<IpAddr>,
     pub selector: Labels,
@@ -187,23 +193,46 @@ pub struct SliceEndpoint {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pod {
     pub name: Name,
+    /// `metadata.uid`; where a manifest has none, the source derives one from
+    /// what makes the pod another one: its name, addresses and account.
     pub uid: String,
     pub labels: Labels,
     pub service_account: String,
     pub addresses: Vec<IpAddr>,
     /// Container ports by name, for named target ports.
     pub ports: BTreeMap<String, u16>,
-    /// It says so: label or annotation of injection.
-    pub meshed: bool,
+    /// What its own label `weft.dev/inject` says; `None`: its namespace decides.
+    pub inject: Option<bool>,
+    /// Shares its node's addresses, so it has no proxy and owns none of them.
+    pub host_network: bool,
     pub ready: bool,
     pub terminating: bool,
     pub zone: String,
+    /// 1 to 65,535.
+    pub weight: u32,
     /// Inbound ports that its redirection leaves out.
     pub excluded_ports: BTreeSet<u16>,
+    /// What probes it, with named ports resolved.
+    pub probes: Vec<Probe>,
+}
+
+/// A container's liveness, readiness or startup probe over the network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probe {
+    pub port: u16,
+    pub kind: ProbeKind,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProbeKind {
+    Tcp,
+    Grpc,
+    /// Its path.
+    Http(String),
 }
 
 /// gateway.networking.k8s.io/v1, parents of kind Service.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HttpRoute {
     pub name: Name,
     pub created_milliseconds: i64,
@@ -218,7 +247,7 @@ pub struct Parent {
     pub port: Option<u16>,
 }
 
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Rule {
     pub name: String,
     pub matches: Vec<Match>,
@@ -249,11 +278,12 @@ impl Default for PathMatch {
 pub struct BackendRef {
     pub backend: BackendName,
     pub weight: u32,
-    /// Why it is unusable by itself (a kind that is no Service, no port).
+    /// Why it is unusable: by itself (a kind that is no Service) as a source
+    /// says it, or because it refers to nothing, which the index adds.
     pub invalid: String,
 }
 
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendPolicyObject {
     pub name: Name,
     pub created_milliseconds: i64,
@@ -355,19 +385,26 @@ pub struct AccessRule {
 
 // ── what the index says ─────────────────────────────────────────────────────
 
-/// What became different, so that exactly its subscribers hear of it.
+/// What became different, so that exactly its subscribers hear of it: who
+/// fetches anew what these name, and nothing else, knows all that there is.
+/// It may name what stayed the same; content decides in the end.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Change {
     /// Ranges.
     Mesh,
-    /// Ports, routes or policy of a service.
+    /// Ports, routes or policy of a service. A port that it has no longer took
+    /// its endpoints with it, unnamed; those of a new port are each named.
     Service(Name),
+    /// This endpoint is there now, is another, or is gone.
     Endpoints { backend: BackendName, uid: String },
     /// What an address means.
     Address(SocketAddr),
     /// Every port of this IP means something else.
     Ip(IpAddr),
+    /// A pod's inbound side.
     Workload(Name),
+    /// What can't hold of this object.
+    Problems(Key),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -380,8 +417,10 @@ pub enum Meaning {
 
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Endpoint {
+    /// Of the pod and its port, opaque; never re-used for another pod.
     pub uid: String,
     pub address: SocketAddr,
+    /// Empty where no pod is behind the address.
     pub pod: Name,
     /// Namespace and service account; `None` where it has no proxy. `serve`
     /// writes the SPIFFE ID, since it knows the trust domain.
@@ -395,26 +434,49 @@ pub struct Endpoint {
 }
 
 /// A service with everything joined.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResolvedService {
     pub name: Name,
     pub ports: Vec<ResolvedPort>,
     pub policy: BackendPolicy,
 }
 
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResolvedPort {
     pub port: u16,
     pub name: String,
     pub protocol: Protocol,
-    /// Those attached to this port; backends that don't resolve say why.
+    /// Those attached to this port, of every namespace; backends that don't
+    /// resolve say why. Render `routes_for` a caller, never all of them.
     pub routes: Vec<HttpRoute>,
+}
+
+impl ResolvedPort {
+    /// The routes that a caller in `namespace` gets (GEP-1294): those of its
+    /// own namespace if there are any (consumer routes, which hold for nobody
+    /// else), otherwise those of the service's (producer routes).
+    pub fn routes_for(&self, service: &Name, namespace: &str) -> Vec<&HttpRoute> {
+        let of = |wanted: &str| -> Vec<&HttpRoute> {
+            self.routes
+                .iter()
+                .filter(|route| route.name.namespace == wanted)
+                .collect()
+        };
+        let own = of(namespace);
+        if own.is_empty() {
+            of(&service.namespace)
+        } else {
+            own
+        }
+    }
 }
 
 /// A pod's inbound side.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResolvedWorkload {
     pub pod: Pod,
+    /// It, or else its namespace, says that it has a proxy.
+    pub meshed: bool,
     pub ports: BTreeMap<u16, (Protocol, ResolvedAccess)>,
     pub default_access: ResolvedAccess,
 }
@@ -426,6 +488,22 @@ pub struct ResolvedAccess {
     pub deny: Vec<(String, AccessRule)>,
     pub allow: Vec<(String, AccessRule)>,
     pub default_deny: bool,
+}
+
+/// What a file says that is no object: where, why, and what to do.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct FileProblem {
+    /// Path below the watched directory.
+    pub file: String,
+    /// From 0; `None` where it is the whole file's.
+    pub document: Option<usize>,
+    /// From 1; 0 where none is known.
+    pub line: u64,
+    /// As far as the document told.
+    pub object: Option<Key>,
+    pub field: String,
+    pub message: String,
+    pub remedy: String,
 }
 
 /// Something an object says that can't hold; the rest of it, or its last good
