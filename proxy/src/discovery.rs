@@ -6,6 +6,7 @@
 //! budget, weights) hangs on it as atomics in `cells`. Never does I/O.
 
 mod cells;
+mod schedule;
 
 use std::{
     collections::HashMap,
@@ -19,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{addr::Range, identity::SpiffeId};
 
-pub(crate) use cells::{BackendCells, EndpointCells, RuleCells};
+pub(crate) use cells::{BackendCells, BudgetCells, EndpointCells, RuleCells};
+pub(crate) use schedule::Schedule;
 
 /// Everything, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -131,6 +133,8 @@ pub(crate) struct Rule {
     pub(crate) index: u32,
     /// Never empty: a rule without backends gets the parent's default.
     pub(crate) backends: Vec<WeightedBackend>,
+    /// Over the weights of `backends`, in their order.
+    pub(crate) schedule: Schedule,
     /// `HTTPRouteTimeouts.request`.
     pub(crate) request_timeout: Option<Duration>,
     /// `HTTPRouteTimeouts.backendRequest`.
@@ -151,8 +155,50 @@ pub(crate) struct Backend {
     pub(crate) service: ServiceName,
     pub(crate) port: u16,
     pub(crate) policy: Arc<BackendPolicy>,
+    /// Ready ones first: see `ready`.
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) cells: Arc<BackendCells>,
+    ready: usize,
+    schedule: Option<Schedule>,
+}
+
+impl Backend {
+    /// Puts ready endpoints first and plans their turns where the policy
+    /// balances by weight. The endpoints' cells were made for `cells`.
+    pub(crate) fn new(
+        service: ServiceName,
+        port: u16,
+        policy: Arc<BackendPolicy>,
+        mut endpoints: Vec<Arc<Endpoint>>,
+        cells: Arc<BackendCells>,
+    ) -> Self {
+        endpoints.sort_by_key(|endpoint| endpoint.state != EndpointState::Ready);
+        let ready = endpoints
+            .iter()
+            .take_while(|endpoint| endpoint.state == EndpointState::Ready)
+            .count();
+        let schedule = (policy.load_balancing == LoadBalancing::Weighted)
+            .then(|| Schedule::new(endpoints.iter().take(ready).map(|endpoint| endpoint.weight)));
+        Self {
+            service,
+            port,
+            policy,
+            endpoints,
+            cells,
+            ready,
+            schedule,
+        }
+    }
+
+    /// The endpoints that may get new requests.
+    pub(crate) fn ready(&self) -> &[Arc<Endpoint>] {
+        self.endpoints.get(..self.ready).unwrap_or_default()
+    }
+
+    /// The turns of `ready`; `None` unless the policy balances by weight.
+    pub(crate) fn schedule(&self) -> Option<&Schedule> {
+        self.schedule.as_ref()
+    }
 }
 
 /// Identifies a workload's port for as long as the proxy lives; never re-used.
@@ -172,6 +218,8 @@ pub(crate) struct Endpoint {
     /// 1 to 65,535.
     pub(crate) weight: u32,
     pub(crate) state: EndpointState,
+    /// Of this endpoint as a member of one backend: two services that share a
+    /// pod judge it apart, each by its own policy and fraction.
     pub(crate) cells: Arc<EndpointCells>,
 }
 
@@ -179,7 +227,11 @@ pub(crate) struct Endpoint {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Security {
     /// Its proxy must prove `identity`, and accepts these protocols.
-    Mesh { identity: SpiffeId, http: bool, tcp: bool },
+    Mesh {
+        identity: SpiffeId,
+        http: bool,
+        tcp: bool,
+    },
     /// It has no proxy, or none on this port.
     Unmeshed,
 }

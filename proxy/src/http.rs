@@ -1,1 +1,4 @@
 //! HTTP/1 and HTTP/2: protocols, and the order of an exchange.
+
+pub(crate) mod deadline;
+pub(crate) mod retry;

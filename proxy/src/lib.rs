@@ -39,6 +39,7 @@ mod route;
 // Data.
 mod discovery;
 mod outcome;
+mod request;
 
 // Ground.
 mod addr;

@@ -1,21 +1,55 @@
 //! Counters that all workers share and that outlive a snapshot.
 //!
 //! Plain atomics: `control::decode` carries them from one snapshot to the next
-//! by key; `limit` and `upstream::breaker` give them their meaning. Never a lock.
+//! by key; `limit`, `upstream::queue` and `upstream::breaker` give them their
+//! meaning. The one lock guards the list of requests that wait for a full
+//! destination; a request that need not wait never takes it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
 
-/// Of one endpoint. Times are milliseconds of `clock::Epoch`.
-#[derive(Debug, Default)]
+use tokio::sync::oneshot;
+
+/// Of one endpoint as a member of one backend.
+#[derive(Debug)]
 pub(crate) struct EndpointCells {
     pub(crate) in_flight: AtomicU32,
-    pub(crate) consecutive_failures: AtomicU32,
-    /// 0 while it is in.
-    pub(crate) ejected_until: AtomicU64,
-    /// Ejections in a row; the next one lasts longer.
-    pub(crate) ejections: AtomicU32,
-    /// One request is out to see whether it is back.
-    pub(crate) probing: AtomicBool,
+    /// State, failures, ejections and their time in one word, so that each
+    /// change is one exchange: `upstream::breaker` packs and unpacks it.
+    pub(crate) breaker: AtomicU64,
+    backend: Arc<BackendCells>,
+}
+
+impl EndpointCells {
+    /// Set in `breaker` while the endpoint is out, and counted in `ejected`.
+    pub(crate) const OUT: u64 = 1 << 63;
+
+    /// Of a new endpoint of the backend with these cells.
+    pub(crate) fn new(backend: &Arc<BackendCells>) -> Arc<Self> {
+        Arc::new(Self {
+            in_flight: AtomicU32::new(0),
+            breaker: AtomicU64::new(0),
+            backend: Arc::clone(backend),
+        })
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<BackendCells> {
+        &self.backend
+    }
+}
+
+impl Drop for EndpointCells {
+    /// One that leaves the snapshot while it is out gives its place back.
+    fn drop(&mut self) {
+        if *self.breaker.get_mut() & Self::OUT != 0 {
+            self.backend.ejected.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 /// Of one backend.
@@ -25,11 +59,34 @@ pub(crate) struct BackendCells {
     pub(crate) in_flight: AtomicU32,
     pub(crate) pending: AtomicU32,
     pub(crate) ejected: AtomicU32,
+    /// Position in the turns of `RoundRobin` and `Weighted`.
     pub(crate) next: AtomicU64,
+    pub(crate) budget: BudgetCells,
+    /// Who waits for a slot, in order. A message moves one slot.
+    waiters: Mutex<VecDeque<oneshot::Sender<()>>>,
+}
+
+/// Of one backend's retry budget: one cell per second of the window, the
+/// second in the upper half and its count in the lower one.
+#[derive(Debug, Default)]
+pub(crate) struct BudgetCells {
+    pub(crate) requests: [AtomicU64; 10],
+    pub(crate) retries: [AtomicU64; 10],
 }
 
 /// Of one rule: the position in its weights.
 #[derive(Debug, Default)]
 pub(crate) struct RuleCells {
     pub(crate) next: AtomicU64,
+}
+
+impl BackendCells {
+    /// Runs `f` on the list of waiters. Never across a wake-up: a waiter's
+    /// waker may run anything.
+    pub(crate) fn with_waiters<T>(
+        &self,
+        f: impl FnOnce(&mut VecDeque<oneshot::Sender<()>>) -> T,
+    ) -> T {
+        f(&mut self.waiters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
