@@ -100,7 +100,11 @@ impl fmt::Display for Range {
 
 /// The upper `prefix` of the lowest `bits` bits.
 fn mask(bits: u8, prefix: u8) -> u128 {
-    let all = if bits == 128 { u128::MAX } else { (1 << bits) - 1 };
+    let all = if bits == 128 {
+        u128::MAX
+    } else {
+        (1 << bits) - 1
+    };
     let host = bits - prefix;
     if host == 128 { 0 } else { all >> host << host }
 }

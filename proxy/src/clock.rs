@@ -24,14 +24,19 @@ impl Wall {
     pub(crate) fn now(&self) -> Duration {
         match self {
             #[allow(clippy::disallowed_methods, reason = "this is the one place that asks")]
-            Self::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Self::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
             Self::Fixed { at, since } => *at + since.elapsed(),
         }
     }
 
     /// A clock for tests that now shows `at` and follows tokio's clock from there.
     pub(crate) fn fixed(at: Duration) -> Self {
-        Self::Fixed { at, since: Instant::now() }
+        Self::Fixed {
+            at,
+            since: Instant::now(),
+        }
     }
 }
 

@@ -20,7 +20,11 @@ pub(crate) struct SpiffeId {
 pub(crate) struct NotAnIdentity;
 
 impl SpiffeId {
-    pub(crate) fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, NotAnIdentity> {
+    pub(crate) fn new(
+        trust_domain: &str,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, NotAnIdentity> {
         format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}").parse()
     }
 
@@ -44,7 +48,9 @@ impl SpiffeId {
     }
 
     fn part(&self, (from, to): (u16, u16)) -> &str {
-        self.text.get(usize::from(from)..usize::from(to)).unwrap_or_default()
+        self.text
+            .get(usize::from(from)..usize::from(to))
+            .unwrap_or_default()
     }
 }
 
@@ -54,7 +60,12 @@ impl FromStr for SpiffeId {
     fn from_str(text: &str) -> Result<Self, NotAnIdentity> {
         let rest = text.strip_prefix("spiffe://").ok_or(NotAnIdentity)?;
         let mut parts = rest.split('/');
-        let mut next = || parts.next().filter(|part| is_part(part)).ok_or(NotAnIdentity);
+        let mut next = || {
+            parts
+                .next()
+                .filter(|part| is_part(part))
+                .ok_or(NotAnIdentity)
+        };
         let (domain, ns, namespace, sa, account) = (next()?, next()?, next()?, next()?, next()?);
         if ns != "ns" || sa != "sa" || parts.next().is_some() || text.len() > 2048 {
             return Err(NotAnIdentity);
@@ -85,7 +96,9 @@ impl fmt::Debug for SpiffeId {
 /// SPIFFE-ID §2.1 and §2.2: letters, digits, dots, dashes, underscores; not empty.
 fn is_part(part: &str) -> bool {
     !matches!(part, "" | "." | "..")
-        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 /// Who called, or why that is unknown.
@@ -118,7 +131,10 @@ mod tests {
         assert_eq!(identity.trust_domain(), "cluster.local");
         assert_eq!(identity.namespace(), "shop");
         assert_eq!(identity.service_account(), "cart.v2");
-        assert_eq!(SpiffeId::new("cluster.local", "shop", "cart.v2").unwrap(), identity);
+        assert_eq!(
+            SpiffeId::new("cluster.local", "shop", "cart.v2").unwrap(),
+            identity
+        );
     }
 
     #[test]

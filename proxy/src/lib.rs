@@ -46,6 +46,7 @@ mod addr;
 mod clock;
 mod drain;
 mod identity;
+mod prefixed;
 mod runtime;
 mod sock;
 mod telemetry;

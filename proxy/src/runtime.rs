@@ -21,11 +21,17 @@ where
     F: FnOnce() -> Story + Send + 'static,
     Story: Future<Output = ()>,
 {
-    let runtime_of = || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    thread::Builder::new().name(name.to_owned()).spawn(move || match runtime_of() {
-        Ok(runtime) => runtime.block_on(async move { story().await }),
-        Err(error) => tracing::error!(%error, "worker runtime refused"),
-    })
+    let runtime_of = || {
+        Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || match runtime_of() {
+            Ok(runtime) => runtime.block_on(async move { story().await }),
+            Err(error) => tracing::error!(%error, "worker runtime refused"),
+        })
 }
 
 /// Tasks of one owner on this thread's runtime; dropping it ends them.
@@ -38,7 +44,10 @@ impl Tasks {
     }
 
     /// Runs beside its owner, on the same thread.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that spawns"
+    )]
     pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
         // Finished ones are forgotten here, so the set holds what runs.
         while self.0.try_join_next().is_some() {}

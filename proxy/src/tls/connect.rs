@@ -1,0 +1,213 @@
+//! Our side of a handshake that we begin.
+//!
+//! `upstream::connect` dials and hands the socket here. The peer must prove the
+//! endpoint's identity before a byte of the request is written. A refusal of
+//! *our* certificate arrives late in TLS 1.3, at the first read: `MeshStream`
+//! notes it, and `Refusal::reason` tells it.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
+
+use crate::{
+    identity::SpiffeId,
+    outcome::Reason,
+    tls::{
+        Alpn, HANDSHAKE_DEADLINE,
+        certs::{Certificate, Material, Session, Store},
+        reason_of,
+        verify::{Proof, Verifier},
+    },
+};
+
+/// A connection to a peer proxy that proved to be the endpoint.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stream: MeshStream,
+    pub(crate) session: Session,
+    pub(crate) refusal: Refusal,
+}
+
+/// Why the peer refused us after our side of the handshake was done. Cheap to
+/// clone; kept by whoever has to name the fault when the stream breaks.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Refusal(Arc<OnceLock<Reason>>);
+
+impl Refusal {
+    /// `None` unless TLS broke before the first byte from the peer: then the
+    /// request never reached the peer's application.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.0.get().copied()
+    }
+}
+
+/// Finishes the handshake as `expected`'s caller.
+///
+/// # Errors
+/// `CertificateMissing` when we have none; `ConnectTimeout` after
+/// `HANDSHAKE_DEADLINE`; otherwise what was wrong with the peer or the handshake.
+pub(crate) async fn connect(
+    tcp: TcpStream,
+    expected: &SpiffeId,
+    alpn: Alpn,
+    store: &Store,
+) -> Result<Connected, Reason> {
+    let material = store.current();
+    let own = store.own(&material)?;
+    let (mut stream, proof) =
+        handshake(tcp, expected, alpn.as_str(), store, &material, Some(&own)).await?;
+    stream
+        .get_mut()
+        .1
+        .set_buffer_limit(Some(alpn.buffer_limit()));
+    let refusal = Refusal::default();
+    let session = Session::new(proof, &own, store.wall().now());
+    let stream = MeshStream {
+        stream,
+        refusal: Some(refusal.clone()),
+    };
+    Ok(Connected {
+        stream,
+        session,
+        refusal,
+    })
+}
+
+/// To the control plane: `h2`, with our certificate where `own` is given.
+///
+/// # Errors
+/// As `connect`.
+pub(crate) async fn to_control_plane<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    expected: &SpiffeId,
+    store: &Store,
+    own: Option<&Certificate>,
+) -> Result<TlsStream<S>, Reason> {
+    let material = store.current();
+    Ok(handshake(stream, expected, "h2", store, &material, own)
+        .await?
+        .0)
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    expected: &SpiffeId,
+    alpn: &str,
+    store: &Store,
+    material: &Material,
+    own: Option<&Certificate>,
+) -> Result<(TlsStream<S>, Proof), Reason> {
+    let verifier = Verifier::new(
+        material.bundle.clone(),
+        store.trust_domain(),
+        Some(expected.clone()),
+    );
+    let verifier = Arc::new(verifier);
+    let config = store.client_config(verifier.clone(), alpn, own);
+    // Identities are no host names; the verifier never looks at this one.
+    let name = ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    match timeout(HANDSHAKE_DEADLINE, connecting).await {
+        Err(_) => Err(Reason::ConnectTimeout),
+        Ok(Err(error)) => Err(match verifier.verdict() {
+            Some(Err(reason)) => reason,
+            _ => reason_of(&error).unwrap_or(Reason::TlsHandshake),
+        }),
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(alpn.as_bytes()) => {
+            match verifier.verdict() {
+                Some(Ok(proof)) => Ok((stream, proof)),
+                // A handshake without a verdict would be one without a certificate.
+                Some(Err(_)) | None => Err(Reason::PeerUntrusted),
+            }
+        }
+        Ok(Ok(_)) => Err(Reason::TlsHandshake),
+    }
+}
+
+/// Bytes to and from the peer's proxy.
+#[derive(Debug)]
+pub(crate) struct MeshStream {
+    stream: TlsStream<TcpStream>,
+    /// Until the first byte arrives.
+    refusal: Option<Refusal>,
+}
+
+impl MeshStream {
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+
+    /// Where it is connected to, as the kernel says.
+    ///
+    /// # Errors
+    /// When it is no longer connected.
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().peer_addr()
+    }
+
+    fn note(&mut self, error: &io::Error) {
+        if let (Some(refusal), Some(reason)) = (&self.refusal, reason_of(error)) {
+            // The first reason stays.
+            let _ = refusal.0.set(reason);
+        }
+    }
+}
+
+impl AsyncRead for MeshStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, into);
+        match &polled {
+            Poll::Ready(Err(error)) => this.note(error),
+            Poll::Ready(Ok(())) if into.filled().len() > before => this.refusal = None,
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for MeshStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
