@@ -1,0 +1,73 @@
+//! `weft run`: any program with its own sidecar, in a network of its own.
+//!
+//! A mesh without a cluster is a directory. The first `weft run` starts its
+//! holder (`run::holder`), which owns the networks, the control plane and the
+//! proxies; later ones join it over a socket (`run::protocol`). The launcher
+//! (`run::launch`) stays in the foreground and lends its terminal to the
+//! program, which `run::inside` puts into the pod's namespaces.
+//!
+//! Works as root and as an ordinary user, in the same way: the holder's user
+//! namespace owns every network, and the program runs in a user namespace
+//! below it with the caller's own ids, so it can't set packet marks or touch
+//! links, even when it is root. That is why the proxies need no user of their
+//! own here and are told apart by mark.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+/// `weft run`.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The pod that the program is, as NAMESPACE/NAME
+    #[arg(long)]
+    pub pod: String,
+    /// The mesh's directory; default: $XDG_RUNTIME_DIR/weft, else /tmp/weft-UID
+    #[arg(long)]
+    pub mesh: Option<PathBuf>,
+    /// Directory of the mesh's manifests; default: MESH/manifests. The first run of a mesh decides
+    #[arg(long)]
+    pub manifests: Option<PathBuf>,
+    /// Use this control plane (IP:PORT or unix:PATH) and start none
+    #[arg(long, conflicts_with = "no_mesh")]
+    pub control_plane: Option<String>,
+    /// Service account; default: the Pod manifest's, else `default`
+    #[arg(long)]
+    pub service_account: Option<String>,
+    /// Label of the pod, KEY=VALUE; default: the Pod manifest's, else app=NAME without its ordinal
+    #[arg(long = "label", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// No sidecar: the same network and names, for comparison. Service names mean their pods
+    #[arg(long)]
+    pub no_mesh: bool,
+    /// Record the pod's packets, as they are between pods, into this pcap file
+    #[arg(long)]
+    pub capture: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// What `weft run` starts of itself; nobody types these.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Stage {
+    /// Owns a mesh directory
+    #[command(hide = true)]
+    Hold,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+/// Runs the program; the exit code is the program's, or 128 + the signal that
+/// ended it.
+///
+/// # Errors
+/// When the mesh, the pod's network or its sidecar can't be had.
+pub fn run(_arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not yet")
+}
