@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::run;
+
 mod status;
 mod token;
 
@@ -19,6 +21,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs a program with its own sidecar, in a network namespace of its own.
+    Run(run::Arguments),
+    /// What `run` starts of itself.
+    #[command(subcommand, hide = true)]
+    Stage(run::Stage),
     /// Shows proxies, what they hold, certificates and broken objects.
     Status(status::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
@@ -28,6 +35,8 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let answer = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Stage(stage) => run::stage(&stage),
         Command::Status(arguments) => status::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };

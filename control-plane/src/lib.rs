@@ -4,7 +4,8 @@
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod run;
+
+mod run;
 
 mod ca;
 mod serve;

@@ -18,39 +18,39 @@ use clap::{Args, Subcommand};
 
 /// `weft run`.
 #[derive(Args, Clone, Debug)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The pod that the program is, as NAMESPACE/NAME
     #[arg(long)]
-    pub pod: String,
+    pub(crate) pod: String,
     /// The mesh's directory; default: $XDG_RUNTIME_DIR/weft, else /tmp/weft-UID
     #[arg(long)]
-    pub mesh: Option<PathBuf>,
+    pub(crate) mesh: Option<PathBuf>,
     /// Directory of the mesh's manifests; default: MESH/manifests. The first run of a mesh decides
     #[arg(long)]
-    pub manifests: Option<PathBuf>,
+    pub(crate) manifests: Option<PathBuf>,
     /// Use this control plane (IP:PORT or unix:PATH) and start none
     #[arg(long, conflicts_with = "no_mesh")]
-    pub control_plane: Option<String>,
+    pub(crate) control_plane: Option<String>,
     /// Service account; default: the Pod manifest's, else `default`
     #[arg(long)]
-    pub service_account: Option<String>,
+    pub(crate) service_account: Option<String>,
     /// Label of the pod, KEY=VALUE; default: the Pod manifest's, else app=NAME without its ordinal
     #[arg(long = "label", value_parser = label)]
-    pub labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<(String, String)>,
     /// No sidecar: the same network and names, for comparison. Service names mean their pods
     #[arg(long)]
-    pub no_mesh: bool,
+    pub(crate) no_mesh: bool,
     /// Record the pod's packets, as they are between pods, into this pcap file
     #[arg(long)]
-    pub capture: Option<PathBuf>,
+    pub(crate) capture: Option<PathBuf>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    pub command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
 }
 
 /// What `weft run` starts of itself; nobody types these.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Owns a mesh directory
     #[command(hide = true)]
     Hold,
@@ -68,6 +68,14 @@ fn label(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When the mesh, the pod's network or its sidecar can't be had.
-pub fn run(_arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(_arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not yet")
+}
+
+/// Runs a stage of `weft run`.
+///
+/// # Errors
+/// When its namespaces or its mesh directory can't be had.
+pub(crate) fn stage(_stage: &Stage) -> anyhow::Result<ExitCode> {
     anyhow::bail!("not yet")
 }
