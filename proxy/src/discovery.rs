@@ -6,13 +6,17 @@
 //! budget, weights) hangs on it as atomics in `cells`. Never does I/O.
 
 mod cells;
+mod health;
 mod schedule;
 
 use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{addr::Range, identity::SpiffeId};
 
 pub(crate) use cells::{BackendCells, BudgetCells, EndpointCells, RuleCells};
+pub(crate) use health::{Health, Rejected, Status, Stream};
 pub(crate) use schedule::Schedule;
 
 /// Everything, at one moment.
@@ -30,8 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     /// The mesh's addresses. Outside them traffic passes through unasked.
     pub(crate) ranges: Arc<[Range]>,
-    /// What the addresses that were asked for mean.
-    pub(crate) addresses: HashMap<SocketAddr, Meaning>,
+    /// What the addresses that were asked for mean. Read by `lookup`.
+    pub(crate) addresses: HashMap<SocketAddr, Known>,
     /// Our own pod; `None` until the control plane has told.
     pub(crate) workload: Option<Arc<Workload>>,
 }
@@ -39,6 +44,34 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(address))
+    }
+
+    /// What `address` means, if it was asked for and answered. Tells that it
+    /// is in use: what nobody looks up for long is unsubscribed.
+    pub(crate) fn lookup(&self, address: SocketAddr) -> Option<&Meaning> {
+        let known = self.addresses.get(&address)?;
+        // Looked at first, so that the line stays shared between workers.
+        if !known.used.load(Ordering::Relaxed) {
+            known.used.store(true, Ordering::Relaxed);
+        }
+        Some(&known.meaning)
+    }
+}
+
+/// The answer to a question, and whether anyone still wants it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) meaning: Meaning,
+    /// Lives as long as the subscription; `control` clears it now and then.
+    pub(crate) used: Arc<AtomicBool>,
+}
+
+impl From<Meaning> for Known {
+    fn from(meaning: Meaning) -> Self {
+        Self {
+            meaning,
+            used: Arc::default(),
+        }
     }
 }
 
