@@ -4,6 +4,8 @@
 //! from verified claims or an index entry, and only ever read from a verified
 //! certificate.
 
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
+
 use crate::model::Name;
 
 /// Who the control plane itself is, below the trust domain.
@@ -17,6 +19,17 @@ pub(crate) fn spiffe(trust_domain: &str, account: &Name) -> String {
 /// The identity of the control plane's own certificate.
 pub(crate) fn control_plane(trust_domain: &str) -> String {
     spiffe(trust_domain, &Name::new(CONTROL_PLANE.0, CONTROL_PLANE.1))
+}
+
+/// The URIs among a certificate's alternative names. SPIFFE X509-SVID §2: a
+/// workload's certificate has exactly one.
+pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let uri = |name: &'a GeneralName<'_>| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(uri).collect()
 }
 
 /// SPIFFE-ID §2.1 and §2.2: letters, digits, dots, dashes, underscores; not empty.
