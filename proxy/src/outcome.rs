@@ -135,6 +135,120 @@ impl Reason {
     }
 }
 
+/// Why an attempt was made again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Retried {
+    /// Nothing of the request had been sent.
+    Unsent,
+    /// A reused connection died before the first byte of the answer.
+    Reused,
+    Reset,
+    Status,
+    GrpcStatus,
+    Timeout,
+}
+
+impl Retried {
+    pub(crate) const TEXTS: &'static [&'static str] = &[
+        "unsent",
+        "reused",
+        "reset",
+        "status",
+        "grpc-status",
+        "timeout",
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::Reused => "reused",
+            Self::Reset => "reset",
+            Self::Status => "status",
+            Self::GrpcStatus => "grpc-status",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Why a failed attempt was not made again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum NotRetried {
+    /// The failure is not one that policy or safety lets be repeated.
+    NotRetryable,
+    AttemptsSpent,
+    BudgetSpent,
+    /// The method is not idempotent and policy doesn't say that it may be.
+    NotIdempotent,
+    /// More of the body was sent than is kept for a replay.
+    BodyTooLarge,
+    ResponseStarted,
+    NoOtherEndpoint,
+    DeadlineNear,
+}
+
+impl NotRetried {
+    pub(crate) const TEXTS: &'static [&'static str] = &[
+        "not-retryable",
+        "attempts-spent",
+        "budget-spent",
+        "not-idempotent",
+        "body-too-large",
+        "response-started",
+        "no-other-endpoint",
+        "deadline-near",
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRetryable => "not-retryable",
+            Self::AttemptsSpent => "attempts-spent",
+            Self::BudgetSpent => "budget-spent",
+            Self::NotIdempotent => "not-idempotent",
+            Self::BodyTooLarge => "body-too-large",
+            Self::ResponseStarted => "response-started",
+            Self::NoOtherEndpoint => "no-other-endpoint",
+            Self::DeadlineNear => "deadline-near",
+        }
+    }
+}
+
+impl Fault {
+    /// Value of the `proxy-status` field (RFC 9209 §2): which proxy, which
+    /// error type, and our own reason as its detail.
+    pub(crate) fn proxy_status(self) -> String {
+        let Self { side, reason } = self;
+        format!(
+            "weft-{}; error={}; details=\"{}\"",
+            side.as_str(),
+            reason.proxy_error(),
+            reason.as_str()
+        )
+    }
+
+    /// Body of the HTTP answer, `text/plain`: what an engineer sees in curl.
+    pub(crate) fn body(self) -> String {
+        let Self { side, reason } = self;
+        format!(
+            "weft-{}: {}. {} See `{}` in docs/faults.md.\n",
+            side.as_str(),
+            reason.as_str(),
+            reason.help(),
+            reason.as_str()
+        )
+    }
+
+    /// Value of `grpc-message`: the body's sentence, percent-encoded where
+    /// the gRPC protocol asks for it. Our sentences are ASCII without `%`.
+    pub(crate) fn grpc_message(self) -> String {
+        format!(
+            "weft-{}: {}: {}",
+            self.side.as_str(),
+            self.reason.as_str(),
+            self.reason.help()
+        )
+    }
+}
+
 /// How it ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
