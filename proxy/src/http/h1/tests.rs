@@ -1,0 +1,1 @@
+//! What the codec accepts, refuses and writes.
