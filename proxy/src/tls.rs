@@ -6,10 +6,11 @@
 //! instructions). No resumption: a ticket would outlive the trust bundle and the
 //! identity that it was made under.
 //!
-//! Never terminates an application's own TLS: only a ClientHello that offers
-//! nothing but our ALPNs is ours.
+//! Never terminates an application's own TLS: `detect` tells it by its ALPN.
 
 pub(crate) mod accept;
+#[cfg(test)]
+pub(crate) mod authority;
 pub(crate) mod certs;
 pub(crate) mod connect;
 mod verify;
@@ -112,3 +113,6 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateRequired
     )
 }
+
+#[cfg(test)]
+mod tests;

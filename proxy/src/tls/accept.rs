@@ -1,8 +1,8 @@
 //! Our side of a handshake that a peer proxy begins.
 //!
-//! `inbound` reads the ClientHello, asks `offer` whether it is ours, and hands
-//! the connection here. The caller is whoever its verified certificate names.
-//! An application's own TLS is recognised by its ALPN and never touched.
+//! `inbound` has `detect` read the ClientHello and hands a connection here only
+//! when it offers a mesh ALPN: an application's own TLS is never touched. The
+//! caller is whoever its verified certificate names.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, rustls::server::Acceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     identity::Peer,
@@ -24,63 +24,6 @@ use crate::{
         verify::Verifier,
     },
 };
-
-/// What a connection's first TLS bytes ask for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Offer {
-    /// The ClientHello is not complete yet.
-    Incomplete,
-    /// A peer proxy.
-    Mesh,
-    /// The application's own TLS, or nothing that we understand: opaque.
-    Foreign,
-}
-
-/// A ClientHello fits in this (X25519MLKEM768 takes 1,216 bytes of it).
-const LONGEST_HELLO: usize = 16 << 10;
-
-/// Looks at the first bytes of a connection. Only a hello that offers our
-/// ALPNs, and no other, is ours.
-pub(crate) fn offer(first: &[u8]) -> Offer {
-    let mut acceptor = Acceptor::default();
-    let mut rest = first;
-    while !rest.is_empty() {
-        if acceptor.read_tls(&mut rest).is_err() {
-            return Offer::Foreign;
-        }
-        match acceptor.accept() {
-            Err(_) => return Offer::Foreign,
-            Ok(None) => {}
-            Ok(Some(hello)) => {
-                let mut names = hello.client_hello().alpn().into_iter().flatten().peekable();
-                let is_ours =
-                    names.peek().is_some() && names.all(|name| Alpn::from_bytes(name).is_some());
-                return if is_ours { Offer::Mesh } else { Offer::Foreign };
-            }
-        }
-    }
-    if first.len() >= LONGEST_HELLO {
-        Offer::Foreign
-    } else {
-        Offer::Incomplete
-    }
-}
-
-/// Reads on until the hello is complete; nothing of it is lost. The caller
-/// bounds the wait.
-///
-/// # Errors
-/// The stream's own.
-pub(crate) async fn hello(io: &mut Prefixed<TcpStream>) -> io::Result<Offer> {
-    loop {
-        match offer(io.prefix()) {
-            // An end inside a hello is for the application to see.
-            Offer::Incomplete if io.peek_more().await? == 0 => return Ok(Offer::Foreign),
-            Offer::Incomplete => {}
-            answer @ (Offer::Mesh | Offer::Foreign) => return Ok(answer),
-        }
-    }
-}
 
 /// A connection of a peer proxy that proved who it is.
 #[derive(Debug)]

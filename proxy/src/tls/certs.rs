@@ -368,3 +368,31 @@ impl Certificate {
         self.not_before <= now && now <= self.not_after
     }
 }
+
+#[cfg(test)]
+impl Store {
+    /// Without asking whether peers could accept it.
+    pub(crate) fn install(&self, certificate: Certificate) {
+        self.replace(|material| material.certificate = Some(certificate));
+    }
+}
+
+#[cfg(test)]
+impl Certificate {
+    /// Whatever the leaf says; for ever.
+    pub(crate) fn unchecked(
+        identity: SpiffeId,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Self {
+        let key = provider().key_provider.load_private_key(key);
+        let key = Arc::new(CertifiedKey::new(chain, key.expect("a test's key")));
+        let (not_before, not_after) = (Duration::ZERO, Duration::MAX);
+        Self {
+            identity,
+            not_before,
+            not_after,
+            key,
+        }
+    }
+}
