@@ -53,7 +53,7 @@ impl Default for Liveness {
 
 /// From where a connection is opened, and as whose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct Source {
     /// Bind 127.0.0.6 or ::6, by the destination's family: the connection then
     /// reaches the workload and not the proxy again.
     pub(crate) inbound: bool,
@@ -84,18 +84,18 @@ pub(crate) fn listener(address: SocketAddr, liveness: &Liveness) -> io::Result<T
 ///
 /// # Errors
 /// What the kernel says of the destination, or of the right to set a mark.
-pub(crate) async fn connect(to: SocketAddr, origin: Origin, liveness: &Liveness) -> io::Result<TcpStream> {
+pub(crate) async fn connect(to: SocketAddr, from: Source, liveness: &Liveness) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     tune(&SockRef::from(&socket), liveness)?;
-    if let Some(mark) = origin.mark {
+    if let Some(mark) = from.mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
-    if origin.inbound {
+    if from.inbound {
         // The port is then chosen at connect, by the whole 4-tuple: one source
         // address carries more than 28,000 connections (ip(7)).
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        let source: IpAddr = if to.is_ipv4() { INBOUND_V4.into() } else { INBOUND_V6.into() };
-        socket.bind(SocketAddr::new(source, 0))?;
+        let address: IpAddr = if to.is_ipv4() { INBOUND_V4.into() } else { INBOUND_V6.into() };
+        socket.bind(SocketAddr::new(address, 0))?;
     }
     socket.connect(to).await
 }

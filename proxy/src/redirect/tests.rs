@@ -1,0 +1,462 @@
+//! The rules against the kernel, in network namespaces of their own: each row
+//! of the table is a real connection. Needs root; says so when it is not.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    process::Command as Process,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    unistd::{Uid, setfsuid},
+};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::*;
+
+const APPLICATION: u32 = 1000;
+const PROXY: u32 = 2102;
+
+fn rules(own: Own) -> Rules {
+    Rules {
+        outbound_port: 15001,
+        inbound_port: 15006,
+        proxy_ports: vec![15020, 15021],
+        own,
+        exclude_outbound_ports: vec![3306],
+        exclude_outbound_ranges: vec!["10.9.9.0/24".parse().unwrap(), "fd09:9::/33".parse().unwrap()],
+        exclude_inbound_ports: vec![9000, 9001],
+    }
+}
+
+/// Runs `test` on a thread in a new network namespace with `lo` up.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    if !Uid::effective().is_root() {
+        eprintln!("SKIPPED: needs root to make network namespaces");
+        return;
+    }
+    let ended = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        run("ip", "link set lo up");
+        test();
+    })
+    .join();
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a program in this thread's namespaces; what it printed.
+fn run(program: &str, arguments: &str) -> String {
+    let output = Process::new(program).args(arguments.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A pod with addresses of both families, and a peer beyond a wire. The test's
+/// thread is in the pod.
+struct Pod {
+    peer: std::fs::File,
+    home: std::fs::File,
+}
+
+const POD: [&str; 2] = ["10.1.0.2", "fd01::2"];
+const PEER: [&str; 2] = ["10.1.0.1", "fd01::1"];
+
+impl Pod {
+    fn new() -> Self {
+        let namespace = || std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let home = namespace();
+        let peer = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            run("ip", "link set lo up");
+            namespace()
+        });
+        let peer = peer.join().unwrap();
+        let pod = Self { peer, home };
+        run("ip", "link add eth0 type veth peer name wire");
+
+        run("ip", &format!("link set wire netns /proc/{}/fd/{}", std::process::id(), pod.peer.as_raw_fd()));
+        for (address, length) in POD.iter().zip([24, 64]) {
+            run("ip", &format!("addr add {address}/{length} dev eth0 nodad"));
+        }
+        run("ip", "link set eth0 up");
+        pod.in_peer(|| {
+            run("ip", "link set wire up");
+            for (address, length) in PEER.iter().zip([24, 64]) {
+                run("ip", &format!("addr add {address}/{length} dev wire nodad"));
+            }
+        });
+        for gateway in PEER {
+            run("ip", &format!("route add default via {gateway}"));
+        }
+        pod
+    }
+
+    fn in_peer<T>(&self, act: impl FnOnce() -> T) -> T {
+        setns(&self.peer, CloneFlags::CLONE_NEWNET).unwrap();
+        let result = act();
+        setns(&self.home, CloneFlags::CLONE_NEWNET).unwrap();
+        result
+    }
+}
+
+/// Opens a connection as `uid`, with what the proxy may set on it.
+fn dial(uid: u32, to: SocketAddr, from: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpStream> {
+    setfsuid(Uid::from_raw(uid));
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).unwrap();
+    setfsuid(Uid::from_raw(0));
+    if let Some(mark) = mark {
+        socket.set_mark(mark).unwrap();
+    }
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    }
+    socket.connect_timeout(&to.into(), Duration::from_secs(2))?;
+    Ok(socket.into())
+}
+
+/// Which listener a connection reached, and where it was going.
+#[derive(Debug, PartialEq, Eq)]
+enum Reached {
+    Outbound(SocketAddr),
+    Inbound(SocketAddr),
+    /// It was left alone.
+    Itself,
+}
+
+/// The proxy's listeners, beside the one where a connection goes if left alone.
+struct Ends {
+    runtime: tokio::runtime::Runtime,
+    outbound: tokio::net::TcpListener,
+    inbound: tokio::net::TcpListener,
+}
+
+impl Ends {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listen = |port: u16| runtime.block_on(tokio::net::TcpListener::bind(("::", port))).unwrap();
+        let (outbound, inbound) = (listen(15001), listen(15006));
+        Self { runtime, outbound, inbound }
+    }
+
+    /// Opens a connection to `to`, where someone listens, and finds where it arrives.
+    fn follow(&self, to: SocketAddr, dial: impl FnOnce() -> io::Result<TcpStream>) -> Reached {
+        self.runtime.block_on(async {
+            let itself = tokio::net::TcpListener::bind(to).await.ok();
+            let _opened = dial().unwrap_or_else(|error| panic!("{to}: {error}"));
+            let left_alone = async {
+                match &itself {
+                    Some(listener) => listener.accept().await.unwrap().1,
+                    None => std::future::pending().await,
+                }
+            };
+            let arrival = async {
+                tokio::select! {
+                    accepted = self.outbound.accept() => Reached::Outbound(original(&accepted.unwrap().0)),
+                    accepted = self.inbound.accept() => Reached::Inbound(original(&accepted.unwrap().0)),
+                    _ = left_alone => Reached::Itself,
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), arrival).await.unwrap_or_else(|_| panic!("{to}: reached nobody"))
+        })
+    }
+}
+
+fn original(accepted: &tokio::net::TcpStream) -> SocketAddr {
+    crate::sock::original_destination(accepted).unwrap().0
+}
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().unwrap(), port)
+}
+
+const FAMILIES: [usize; 2] = [0, 1];
+const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
+const INBOUND: [&str; 2] = ["127.0.0.6", "::6"];
+/// Where nobody is: only a redirected connection is accepted.
+const SERVICE: [&str; 2] = ["10.96.0.1", "fd96::1"];
+const EXCLUDED: [&str; 2] = ["10.9.9.9", "fd09:9::9"];
+
+#[test]
+fn what_the_application_opens_goes_to_the_outbound_port() {
+    in_namespace(|| {
+        let _pod = Pod::new();
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let ends = Ends::new();
+        for family in FAMILIES {
+            for (to, port) in [(SERVICE[family], 80), (PEER[family], 8080), (PEER[family], 15001)] {
+                let to = at(to, port);
+                assert_eq!(ends.follow(to, || dial(APPLICATION, to, None, None)), Reached::Outbound(to));
+            }
+        }
+    });
+}
+
+#[test]
+fn the_applications_own_loopback_traffic_is_left_alone() {
+    in_namespace(|| {
+        let _pod = Pod::new();
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let ends = Ends::new();
+        for family in FAMILIES {
+            for to in [LOOPBACK[family], POD[family]] {
+                let to = at(to, 8080);
+                assert_eq!(ends.follow(to, || dial(APPLICATION, to, None, None)), Reached::Itself, "{to}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_proxy_that_picks_its_own_pod_meets_the_inbound_port() {
+    in_namespace(|| {
+        let _pod = Pod::new();
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let ends = Ends::new();
+        for family in FAMILIES {
+            let to = at(POD[family], 8080);
+            assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Inbound(to));
+            let inbound = Some(INBOUND[family].parse().unwrap());
+            assert_eq!(ends.follow(to, || dial(PROXY, to, inbound, None)), Reached::Itself, "from {inbound:?}");
+            let to = at(LOOPBACK[family], 8080);
+            assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
+            for unmeshed in [9000, 9001, 15020, 15021] {
+                let to = at(POD[family], unmeshed);
+                assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_the_proxy_opens_and_what_is_excluded_leaves_as_it_is() {
+    in_namespace(|| {
+        let pod = Pod::new();
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let mut beyond = Vec::new();
+        pod.in_peer(|| {
+            for family in FAMILIES {
+                run("ip", &format!("addr add {} dev lo nodad", EXCLUDED[family]));
+                for (address, port) in [(PEER[family], 8080), (PEER[family], 3306), (EXCLUDED[family], 80)] {
+                    beyond.push(TcpListener::bind(at(address, port)).unwrap());
+                }
+            }
+        });
+        for listener in &beyond {
+            let to = listener.local_addr().unwrap();
+            let opener = if to.port() == 8080 { PROXY } else { APPLICATION };
+            let opened = dial(opener, to, None, None).unwrap();
+            let accepted = listener.accept().unwrap().1;
+            assert_eq!(opened.local_addr().unwrap(), accepted, "{to}");
+        }
+    });
+}
+
+#[test]
+fn what_arrives_goes_to_the_inbound_port_except_where_excluded() {
+    in_namespace(|| {
+        let pod = Pod::new();
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let ends = Ends::new();
+        for family in FAMILIES {
+            for meshed in [80, 8080, 15022, 15099] {
+                let to = at(POD[family], meshed);
+                let reached = ends.follow(to, || pod.in_peer(|| dial(0, to, None, None)));
+                assert_eq!(reached, Reached::Inbound(to));
+            }
+            for unmeshed in [9000, 9001, 15020, 15021] {
+                let to = at(POD[family], unmeshed);
+                let reached = ends.follow(to, || pod.in_peer(|| dial(0, to, None, None)));
+                assert_eq!(reached, Reached::Itself, "{to}");
+            }
+            // Straight to a listener, which can tell: it was going to itself.
+            let to = at(POD[family], 15006);
+            assert_eq!(ends.follow(to, || pod.in_peer(|| dial(0, to, None, None))), Reached::Inbound(to));
+            let to = at(POD[family], 15001);
+            assert_eq!(ends.follow(to, || pod.in_peer(|| dial(0, to, None, None))), Reached::Outbound(to));
+        }
+    });
+}
+
+#[test]
+fn a_hundred_installations_are_the_same_as_one() {
+    in_namespace(|| {
+        run("nft", "add table inet other");
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let once = run("nft", "list ruleset");
+        let addresses = run("ip", "-6 addr show dev lo");
+        assert!(addresses.contains("inet6 ::6/128"), "{addresses}");
+        for _ in 1..100 {
+            install(&rules(Own::Uid(PROXY))).unwrap();
+        }
+        assert_eq!(run("nft", "list ruleset"), once);
+        assert_eq!(run("ip", "-6 addr show dev lo"), addresses);
+        // nft's versions differ in how they print a base chain's priority.
+        let shown: String = once.split_inclusive('\n').filter(|line| !line.contains("type nat hook")).collect();
+        assert_eq!(shown, include_str!("tests/ruleset.nft"));
+    });
+}
+
+#[test]
+fn removal_leaves_what_was_there_before_and_may_be_repeated() {
+    in_namespace(|| {
+        run("nft", "add table inet other");
+        let before = run("nft", "list ruleset");
+        let addresses = run("ip", "addr show dev lo");
+        remove().unwrap();
+        install(&rules(Own::Mark(7))).unwrap();
+        remove().unwrap();
+        remove().unwrap();
+        assert_eq!(run("nft", "list ruleset"), before);
+        assert_eq!(run("ip", "addr show dev lo"), addresses);
+    });
+}
+
+#[test]
+fn a_new_rule_set_leaves_open_connections_alone() {
+    in_namespace(|| {
+        let _pod = Pod::new();
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let listener = TcpListener::bind("[::]:15001").unwrap();
+        let mut opened = dial(APPLICATION, at(SERVICE[0], 80), None, None).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        install(&rules(Own::Mark(7))).unwrap();
+        opened.write_all(b"still").unwrap();
+        let mut said = [0; 5];
+        accepted.read_exact(&mut said).unwrap();
+        accepted.write_all(&said).unwrap();
+        opened.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"still");
+    });
+}
+
+#[test]
+fn a_refused_rule_set_changes_nothing() {
+    in_namespace(|| {
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        let before = run("nft", "list ruleset");
+        let mut list = rules(Own::Mark(7)).list();
+        // A base chain can't be a destination, so the last rule is refused.
+        list.push(rules::Rule {
+            chain: rules::Chain::Proxy,
+            when: vec![],
+            then: rules::Then::GoTo(rules::Chain::Output),
+        });
+        let refused = netlink::transaction(&nft::replace(&list)).unwrap_err();
+        assert_eq!(refused.part, netlink::Part::Rule(rules::Chain::Proxy));
+        assert_eq!(run("nft", "list ruleset"), before);
+    });
+}
+
+#[test]
+fn a_mark_tells_the_proxy_where_everybody_has_one_uid() {
+    in_namespace(|| {
+        let pod = Pod::new();
+        by_mark(&pod);
+    });
+}
+
+/// The table by mark; the same as root and within a user namespace.
+fn by_mark(_pod: &Pod) {
+    install(&rules(Own::Mark(0x2102))).unwrap();
+    let ends = Ends::new();
+    for family in FAMILIES {
+        let service = at(SERVICE[family], 80);
+        assert_eq!(ends.follow(service, || dial(0, service, None, None)), Reached::Outbound(service));
+        let own = at(POD[family], 8080);
+        assert_eq!(ends.follow(own, || dial(0, own, None, None)), Reached::Itself);
+        assert_eq!(ends.follow(own, || dial(0, own, None, Some(0x2102))), Reached::Inbound(own));
+        let inbound = Some(INBOUND[family].parse().unwrap());
+        assert_eq!(ends.follow(own, || dial(0, own, inbound, Some(0x2102))), Reached::Itself);
+    }
+}
+
+#[test]
+fn the_rules_hold_inside_an_unprivileged_user_namespace() {
+    let program = std::env::current_exe().unwrap();
+    let child = "redirect::tests::inside_a_user_namespace --exact --ignored --nocapture";
+    let output = Process::new("unshare")
+        .args(["--user", "--map-root-user", "--net"])
+        .arg(program)
+        .args(child.split(' '))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    if said.contains("unshare failed") {
+        eprintln!("SKIPPED: user namespaces are switched off here: {said}");
+        return;
+    }
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "run by the test above, in the namespaces that it makes"]
+fn inside_a_user_namespace() {
+    in_namespace(|| by_mark(&Pod::new()));
+}
+
+#[test]
+fn without_the_right_it_says_so_and_how_to_get_it() {
+    if !Uid::effective().is_root() {
+        eprintln!("SKIPPED: needs root to give up the right");
+        return;
+    }
+    let said = thread::spawn(|| {
+        // A user namespace below owns no network: capabilities count for nothing.
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let program = std::env::current_exe().unwrap();
+        let child = "redirect::tests::without_the_right --exact --ignored --nocapture";
+        let output = Process::new("unshare").args(["--user", "--map-root-user"]).arg(program).args(child.split(' ')).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    });
+    let said = said.join().unwrap();
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "run by the test above, in the namespace that it makes"]
+fn without_the_right() {
+    let refused = install(&rules(Own::Mark(7))).unwrap_err();
+    assert!(matches!(refused, RedirectError::NotPermitted), "{refused}");
+    assert!(refused.to_string().contains("NET_ADMIN"));
+}
+
+#[test]
+fn ipv6_switched_off_is_no_failure_and_half_switched_off_is() {
+    in_namespace(|| {
+        run("sysctl", "-qw net.ipv6.conf.lo.disable_ipv6=1");
+        run("ip", "link add eth0 type veth peer name eth1");
+        run("ip", "addr add fd01::2/64 dev eth0 nodad");
+        run("ip", "link set eth0 up");
+        let refused = install(&rules(Own::Uid(PROXY))).unwrap_err();
+        assert!(matches!(refused, RedirectError::NoIpv6Loopback(_)), "{refused}");
+        assert_eq!(run("nft", "list ruleset"), "");
+        run("sysctl", "-qw net.ipv6.conf.all.disable_ipv6=1");
+        install(&rules(Own::Uid(PROXY))).unwrap();
+        assert_ne!(run("nft", "list ruleset"), "");
+    });
+}
+
+#[test]
+fn the_command_line_says_the_same_as_the_rules() {
+    #[derive(clap::Parser)]
+    struct Shell {
+        #[command(flatten)]
+        command: Command,
+    }
+    let parse = |line: &str| <Shell as clap::Parser>::try_parse_from(line.split(' '));
+    let line = "redirect --exclude-outbound-ports 3306 --exclude-outbound-cidrs 10.9.9.0/24,fd09:9::/33 \
+                --exclude-inbound-ports 9000,9001";
+    let given = parse(&line.replace("  ", "")).ok().unwrap().command.rules();
+    assert_eq!(given.list(), rules(Own::Uid(PROXY)).list());
+    let marked = parse("redirect --proxy-mark 0x2102").ok().unwrap().command.rules();
+    assert_eq!(marked.own, Own::Mark(0x2102));
+    for wrong in ["redirect --proxy-mark 0", "redirect --proxy-mark 1 --proxy-uid 2", "redirect --exclude-outbound-cidrs x"] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
