@@ -158,7 +158,7 @@ impl Default for TargetPort {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub enum Protocol {
     #[default]
     Detect,

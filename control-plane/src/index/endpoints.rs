@@ -1,0 +1,298 @@
+//! Which endpoints a Service has: one candidate at a time.
+//!
+//! After `tables`, before `Index` compares with what it held. A candidate comes
+//! from the Service's EndpointSlices where it has any, otherwise from its
+//! selector and the live pods. Whether an endpoint has a proxy is its pod's
+//! word, never a guess; an endpoint whose pod is not known is left out, since
+//! calling it without its identity would be calling it in plaintext.
+//!
+//! Pure: reads tables, returns values.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use super::tables::{Reference, Slice, Tables, is_selected};
+use crate::model::{
+    Endpoint, Name, Pod, Protocol, Service, ServicePort, SliceEndpoint, TargetPort,
+};
+
+/// Who may be endpoints of this Service, in slices or by its selector.
+pub(super) fn candidates(tables: &Tables, service: &Name) -> BTreeSet<Reference> {
+    let mut all: BTreeSet<Reference> = tables
+        .slices_by_service
+        .of(service)
+        .filter_map(|slice| tables.slices.get(slice))
+        .flat_map(Slice::references)
+        .map(|reference| canonical(tables, reference))
+        .collect();
+    if let Some(service) = tables.services.get(service) {
+        let pods = tables.pods_selected(&service.name.namespace, &service.selector);
+        all.extend(pods.map(|pod| Reference::Pod(pod.name.clone())));
+    }
+    all
+}
+
+/// A listed address that a pod owns means that pod.
+pub(super) fn canonical(tables: &Tables, reference: &Reference) -> Reference {
+    match reference {
+        Reference::Address(ip) => tables
+            .pod_of(*ip)
+            .map_or_else(|| reference.clone(), |pod| Reference::Pod(pod.name.clone())),
+        Reference::Pod(_) => reference.clone(),
+    }
+}
+
+/// What the candidate serves, by the Service's port.
+pub(super) fn of_candidate(
+    tables: &Tables,
+    service: &Service,
+    candidate: &Reference,
+) -> BTreeMap<u16, Endpoint> {
+    let has_slices = !tables.slices_by_service.is_empty(&service.name);
+    let found: Vec<(&ServicePort, Option<Endpoint>)> = match (candidate, has_slices) {
+        (Reference::Pod(name), true) => {
+            let Some(pod) = tables.pods.get(name) else {
+                return BTreeMap::new();
+            };
+            let listings = listings_of_pod(tables, service, pod);
+            let of = |port| {
+                listed(&listings, port).and_then(|it| from_listing(tables, it, port, Some(pod)))
+            };
+            service.ports.iter().map(|port| (port, of(port))).collect()
+        }
+        (Reference::Address(ip), true) if tables.pod_of(*ip).is_none() => {
+            let listings = listings_of(tables, service, candidate);
+            let of =
+                |port| listed(&listings, port).and_then(|it| from_listing(tables, it, port, None));
+            service.ports.iter().map(|port| (port, of(port))).collect()
+        }
+        (Reference::Pod(name), false) => {
+            let Some(pod) = tables.pods.get(name) else {
+                return BTreeMap::new();
+            };
+            if !is_selected(&service.selector, &pod.labels)
+                || pod.name.namespace != service.name.namespace
+            {
+                return BTreeMap::new();
+            }
+            let of = |port| from_pod(tables, service, port, pod);
+            service.ports.iter().map(|port| (port, of(port))).collect()
+        }
+        (Reference::Address(_), _) => Vec::new(),
+    };
+    found
+        .into_iter()
+        .filter_map(|(port, endpoint)| Some((port.port, endpoint?)))
+        .collect()
+}
+
+/// Ports of this pod that Services send to, ready or not, with the protocol
+/// that they declare; two that disagree declare none.
+pub(super) fn declared_ports(tables: &Tables, pod: &Pod) -> BTreeMap<u16, Protocol> {
+    let mut declared: BTreeMap<u16, BTreeSet<Protocol>> = BTreeMap::new();
+    let mut declare = |port: u16, protocol: Protocol| {
+        declared.entry(port).or_default().insert(protocol);
+    };
+    for service in tables.services_selecting(pod) {
+        for port in &service.ports {
+            if let Some(number) = target_of(port, pod) {
+                declare(number, port.protocol);
+            }
+        }
+    }
+    for service in services_listing_pod(tables, pod) {
+        let Some(service) = tables.services.get(&service) else {
+            continue;
+        };
+        for (slice, _) in listings_of_pod(tables, service, pod) {
+            for port in &service.ports {
+                if let Some(number) = slice.slice.ports.get(&port.name) {
+                    declare(*number, port.protocol);
+                }
+            }
+        }
+    }
+    let agreed = |said: BTreeSet<Protocol>| {
+        let mut said = said.into_iter().filter(|it| *it != Protocol::Detect);
+        match (said.next(), said.next()) {
+            (Some(only), None) => only,
+            _ => Protocol::Detect,
+        }
+    };
+    declared
+        .into_iter()
+        .map(|(port, said)| (port, agreed(said)))
+        .collect()
+}
+
+/// Services whose slices list this pod, by its name or an address of its own.
+pub(super) fn services_listing_pod(tables: &Tables, pod: &Pod) -> BTreeSet<Name> {
+    let mut services: BTreeSet<Name> = tables
+        .services_listing(&Reference::Pod(pod.name.clone()))
+        .collect();
+    for ip in super::tables::owned_addresses(pod) {
+        services.extend(tables.services_listing(&Reference::Address(ip)));
+    }
+    services
+}
+
+/// The pod as the destination of a connection to its own address.
+pub(super) fn of_pod(
+    tables: &Tables,
+    pod: &Pod,
+    address: SocketAddr,
+    protocol: Protocol,
+) -> Endpoint {
+    let meshed = is_meshed(tables, pod);
+    let name = &pod.name;
+    Endpoint {
+        uid: format!("{name}/{}:{}", pod.uid, address.port()),
+        address,
+        pod: name.clone(),
+        identity: meshed.then(|| Name::new(&name.namespace, &pod.service_account)),
+        mesh: meshed && !pod.excluded_ports.contains(&address.port()),
+        protocol,
+        zone: pod.zone.clone(),
+        weight: pod.weight.max(1),
+        draining: pod.terminating,
+    }
+}
+
+pub(super) fn is_meshed(tables: &Tables, pod: &Pod) -> bool {
+    let of_namespace = || {
+        let namespace = tables.namespaces.get(&pod.name.namespace);
+        namespace
+            .and_then(|it| it.labels.get(INJECT))
+            .is_some_and(|it| it == "enabled")
+    };
+    !pod.host_network && pod.inject.unwrap_or_else(of_namespace)
+}
+
+const INJECT: &str = "weft.dev/inject";
+
+type Listing<'a> = (&'a Slice, &'a SliceEndpoint);
+
+fn listings_of<'a>(
+    tables: &'a Tables,
+    service: &Service,
+    reference: &Reference,
+) -> Vec<Listing<'a>> {
+    tables
+        .slices_by_reference
+        .of(reference)
+        .filter_map(|slice| tables.slices.get(slice))
+        .filter(|slice| slice.service() == service.name)
+        .filter_map(|slice| Some((slice, slice.entry(reference)?)))
+        .collect()
+}
+
+fn listings_of_pod<'a>(tables: &'a Tables, service: &Service, pod: &Pod) -> Vec<Listing<'a>> {
+    let mut all = Vec::new();
+    if pod.name.namespace == service.name.namespace {
+        all = listings_of(tables, service, &Reference::Pod(pod.name.clone()));
+    }
+    for ip in super::tables::owned_addresses(pod) {
+        if tables
+            .pod_of(ip)
+            .is_some_and(|owner| owner.name == pod.name)
+        {
+            all.extend(listings_of(tables, service, &Reference::Address(ip)));
+        }
+    }
+    all
+}
+
+/// While endpoints move between slices two may list one: the livelier holds,
+/// then the first by name.
+fn listed<'a>(listings: &[Listing<'a>], port: &ServicePort) -> Option<Listing<'a>> {
+    listings
+        .iter()
+        .filter(|(slice, _)| slice.slice.ports.contains_key(&port.name))
+        .min_by_key(|(slice, entry)| {
+            let dead = !(entry.ready || (entry.serving && entry.terminating));
+            (
+                dead,
+                entry.terminating,
+                &slice.slice.name,
+                entry.addresses.first(),
+            )
+        })
+        .copied()
+}
+
+fn from_listing(
+    tables: &Tables,
+    (slice, entry): Listing<'_>,
+    port: &ServicePort,
+    pod: Option<&Pod>,
+) -> Option<Endpoint> {
+    let number = *slice.slice.ports.get(&port.name)?;
+    let draining = entry.terminating || pod.is_some_and(|pod| pod.terminating);
+    if !(entry.ready || draining) {
+        return None;
+    }
+    let zone = |own: &str| match entry.zone.is_empty() {
+        true => own.to_owned(),
+        false => entry.zone.clone(),
+    };
+    match pod {
+        // An address that the pod has no longer may be another's by now.
+        Some(pod) => {
+            let ip = entry
+                .addresses
+                .iter()
+                .find(|ip| pod.addresses.contains(ip))?;
+            let endpoint = of_pod(tables, pod, SocketAddr::new(*ip, number), port.protocol);
+            let zone = zone(&endpoint.zone);
+            Some(Endpoint {
+                draining,
+                zone,
+                ..endpoint
+            })
+        }
+        None => {
+            let address = SocketAddr::new(*entry.addresses.first()?, number);
+            Some(Endpoint {
+                uid: address.to_string(),
+                address,
+                pod: Name::default(),
+                identity: None,
+                mesh: false,
+                protocol: port.protocol,
+                zone: zone(""),
+                weight: 1,
+                draining,
+            })
+        }
+    }
+}
+
+fn from_pod(tables: &Tables, service: &Service, port: &ServicePort, pod: &Pod) -> Option<Endpoint> {
+    if !(pod.ready || pod.terminating || service.publish_not_ready) {
+        return None;
+    }
+    let number = target_of(port, pod)?;
+    let address = SocketAddr::new(address_for(service, pod)?, number);
+    Some(of_pod(tables, pod, address, port.protocol))
+}
+
+/// Of a family that the Service has, IPv4 first; any where it has none.
+fn address_for(service: &Service, pod: &Pod) -> Option<IpAddr> {
+    let has_family = |ip: &&IpAddr| {
+        service
+            .addresses
+            .iter()
+            .any(|it| it.is_ipv4() == ip.is_ipv4())
+    };
+    let fitting = pod.addresses.iter().filter(has_family).min();
+    fitting.or_else(|| pod.addresses.first()).copied()
+}
+
+fn target_of(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Named(name) => pod.ports.get(name).copied(),
+    }
+}

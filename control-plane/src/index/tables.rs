@@ -1,0 +1,424 @@
+//! The objects, and who refers to whom: what makes one change cheap.
+//!
+//! Written by `Index::apply` alone, read by everything that joins. Every table
+//! answers one question in time of its answer: which Services select this pod,
+//! who claims this address, which slices list this pod. Never joins.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    net::IpAddr,
+};
+
+use super::ranges::Ranges;
+use crate::model::{
+    AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, HttpRoute, Key, Kind, Labels,
+    Name, Namespace, Object, Pod, Service, SliceEndpoint,
+};
+
+/// What an EndpointSlice lists: a pod by its name, or an address alone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) enum Reference {
+    Pod(Name),
+    Address(IpAddr),
+}
+
+/// One label in one namespace.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Label {
+    namespace: String,
+    key: String,
+    value: String,
+}
+
+impl Label {
+    fn new(namespace: &str, (key, value): (&String, &String)) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            key: key.clone(),
+            value: value.clone(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) slice: EndpointSlice,
+    by_reference: HashMap<Reference, usize>,
+}
+
+impl Slice {
+    pub(super) fn new(slice: EndpointSlice) -> Self {
+        let mut by_reference = HashMap::new();
+        for (index, endpoint) in slice.endpoints.iter().enumerate() {
+            for reference in references(&slice.name.namespace, endpoint) {
+                by_reference.entry(reference).or_insert(index);
+            }
+        }
+        Self {
+            slice,
+            by_reference,
+        }
+    }
+
+    pub(super) fn service(&self) -> Name {
+        Name::new(&self.slice.name.namespace, &self.slice.service)
+    }
+
+    pub(super) fn entry(&self, reference: &Reference) -> Option<&SliceEndpoint> {
+        self.slice.endpoints.get(*self.by_reference.get(reference)?)
+    }
+
+    pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.by_reference.keys()
+    }
+}
+
+/// An endpoint's own: its pod if it names one, otherwise its address. Only the
+/// first address counts: the API calls them interchangeable.
+fn references(namespace: &str, endpoint: &SliceEndpoint) -> Option<Reference> {
+    match &endpoint.pod {
+        Some(pod) => Some(Reference::Pod(Name::new(namespace, pod))),
+        None => endpoint.addresses.first().copied().map(Reference::Address),
+    }
+}
+
+/// A set per key, without empty sets.
+#[derive(Debug)]
+pub(super) struct Sets<K>(HashMap<K, BTreeSet<Name>>);
+
+impl<K> Default for Sets<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Sets<K> {
+    fn insert(&mut self, key: K, name: &Name) {
+        self.0.entry(key).or_default().insert(name.clone());
+    }
+
+    fn remove(&mut self, key: &K, name: &Name) {
+        if let Some(set) = self.0.get_mut(key) {
+            set.remove(name);
+            if set.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, key: &K) -> impl Iterator<Item = &Name> {
+        self.0.get(key).into_iter().flatten()
+    }
+
+    fn len(&self, key: &K) -> usize {
+        self.0.get(key).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn is_empty(&self, key: &K) -> bool {
+        !self.0.contains_key(key)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) namespaces: BTreeMap<String, Namespace>,
+    pub(super) services: BTreeMap<Name, Service>,
+    pub(super) pods: BTreeMap<Name, Pod>,
+    pub(super) slices: BTreeMap<Name, Slice>,
+    pub(super) routes: BTreeMap<Name, HttpRoute>,
+    pub(super) backend_policies: BTreeMap<Name, BackendPolicyObject>,
+    pub(super) access_policies: BTreeMap<Name, AccessPolicy>,
+    pub(super) ranges: Ranges,
+
+    pub(super) services_by_ip: Sets<IpAddr>,
+    pub(super) pods_by_ip: Sets<IpAddr>,
+    pub(super) pods_by_namespace: Sets<String>,
+    pods_by_label: Sets<Label>,
+    /// By one label of the selector, the rarest when it was entered.
+    services_by_label: Sets<Label>,
+    entered_under: HashMap<Name, Label>,
+    pub(super) slices_by_service: Sets<Name>,
+    pub(super) slices_by_reference: Sets<Reference>,
+    pub(super) routes_by_parent: Sets<Name>,
+    pub(super) routes_by_backend: Sets<Name>,
+    pub(super) backend_policies_by_target: Sets<Name>,
+    pub(super) access_policies_by_namespace: Sets<String>,
+}
+
+impl Tables {
+    pub(super) fn object(&self, key: &Key) -> Option<Object> {
+        let name = &key.name;
+        match key.kind {
+            Kind::Namespace => self
+                .namespaces
+                .get(&name.name)
+                .cloned()
+                .map(Object::Namespace),
+            Kind::Service => self.services.get(name).cloned().map(Object::Service),
+            Kind::EndpointSlice => self
+                .slices
+                .get(name)
+                .map(|it| Object::EndpointSlice(it.slice.clone())),
+            Kind::Pod => self.pods.get(name).cloned().map(Object::Pod),
+            Kind::HttpRoute => self.routes.get(name).cloned().map(Object::HttpRoute),
+            Kind::BackendPolicy => self
+                .backend_policies
+                .get(name)
+                .cloned()
+                .map(Object::BackendPolicy),
+            Kind::AccessPolicy => self
+                .access_policies
+                .get(name)
+                .cloned()
+                .map(Object::AccessPolicy),
+        }
+    }
+
+    pub(super) fn insert(&mut self, object: Object) {
+        match object {
+            Object::Namespace(it) => {
+                self.namespaces.insert(it.name.clone(), it);
+            }
+            Object::Service(it) => self.insert_service(it),
+            Object::Pod(it) => self.insert_pod(it),
+            Object::EndpointSlice(it) => {
+                self.insert_slice(it);
+            }
+            Object::HttpRoute(it) => {
+                for parent in &it.parents {
+                    self.routes_by_parent
+                        .insert(parent.service.clone(), &it.name);
+                }
+                for backend in it.rules.iter().flat_map(|rule| &rule.backends) {
+                    self.routes_by_backend
+                        .insert(backend.backend.service.clone(), &it.name);
+                }
+                self.routes.insert(it.name.clone(), it);
+            }
+            Object::BackendPolicy(it) => {
+                for target in &it.targets {
+                    let target = Name::new(&it.name.namespace, target);
+                    self.backend_policies_by_target.insert(target, &it.name);
+                }
+                self.backend_policies.insert(it.name.clone(), it);
+            }
+            Object::AccessPolicy(it) => {
+                self.access_policies_by_namespace
+                    .insert(it.name.namespace.clone(), &it.name);
+                self.access_policies.insert(it.name.clone(), it);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) {
+        let name = &key.name;
+        match key.kind {
+            Kind::Namespace => {
+                self.namespaces.remove(&name.name);
+            }
+            Kind::Service => self.remove_service(name),
+            Kind::Pod => self.remove_pod(name),
+            Kind::EndpointSlice => self.remove_slice(name),
+            Kind::HttpRoute => {
+                let Some(it) = self.routes.remove(name) else {
+                    return;
+                };
+                for parent in &it.parents {
+                    self.routes_by_parent.remove(&parent.service, name);
+                }
+                for backend in it.rules.iter().flat_map(|rule| &rule.backends) {
+                    self.routes_by_backend
+                        .remove(&backend.backend.service, name);
+                }
+            }
+            Kind::BackendPolicy => {
+                let Some(it) = self.backend_policies.remove(name) else {
+                    return;
+                };
+                for target in &it.targets {
+                    let target = Name::new(&name.namespace, target);
+                    self.backend_policies_by_target.remove(&target, name);
+                }
+            }
+            Kind::AccessPolicy => {
+                self.access_policies.remove(name);
+                self.access_policies_by_namespace
+                    .remove(&name.namespace, name);
+            }
+        }
+    }
+
+    fn insert_service(&mut self, it: Service) {
+        for ip in &it.addresses {
+            self.services_by_ip.insert(*ip, &it.name);
+            self.ranges.claim(*ip);
+        }
+        let rarest = it
+            .selector
+            .iter()
+            .map(|label| Label::new(&it.name.namespace, label))
+            .min_by_key(|label| self.services_by_label.len(label));
+        if let Some(label) = rarest {
+            self.services_by_label.insert(label.clone(), &it.name);
+            self.entered_under.insert(it.name.clone(), label);
+        }
+        self.services.insert(it.name.clone(), it);
+    }
+
+    fn remove_service(&mut self, name: &Name) {
+        let Some(it) = self.services.remove(name) else {
+            return;
+        };
+        for ip in &it.addresses {
+            self.services_by_ip.remove(ip, name);
+            self.ranges.release(*ip);
+        }
+        if let Some(label) = self.entered_under.remove(name) {
+            self.services_by_label.remove(&label, name);
+        }
+    }
+
+    fn insert_pod(&mut self, it: Pod) {
+        for ip in owned_addresses(&it) {
+            self.pods_by_ip.insert(ip, &it.name);
+            self.ranges.claim(ip);
+        }
+        for label in &it.labels {
+            self.pods_by_label
+                .insert(Label::new(&it.name.namespace, label), &it.name);
+        }
+        self.pods_by_namespace
+            .insert(it.name.namespace.clone(), &it.name);
+        self.pods.insert(it.name.clone(), it);
+    }
+
+    fn remove_pod(&mut self, name: &Name) {
+        let Some(it) = self.pods.remove(name) else {
+            return;
+        };
+        for ip in owned_addresses(&it) {
+            self.pods_by_ip.remove(&ip, name);
+            self.ranges.release(ip);
+        }
+        for label in &it.labels {
+            self.pods_by_label
+                .remove(&Label::new(&name.namespace, label), name);
+        }
+        self.pods_by_namespace.remove(&name.namespace, name);
+    }
+
+    fn insert_slice(&mut self, it: EndpointSlice) {
+        let it = Slice::new(it);
+        let name = it.slice.name.clone();
+        self.slices_by_service.insert(it.service(), &name);
+        for reference in it.references() {
+            self.slices_by_reference.insert(reference.clone(), &name);
+        }
+        self.slices.insert(name, it);
+    }
+
+    fn remove_slice(&mut self, name: &Name) {
+        let Some(it) = self.slices.remove(name) else {
+            return;
+        };
+        self.slices_by_service.remove(&it.service(), name);
+        for reference in it.references() {
+            self.slices_by_reference.remove(reference, name);
+        }
+    }
+
+    /// Services whose selector this pod has.
+    pub(super) fn services_selecting<'a>(
+        &'a self,
+        pod: &'a Pod,
+    ) -> impl Iterator<Item = &'a Service> {
+        pod.labels
+            .iter()
+            .flat_map(|label| {
+                let label = Label::new(&pod.name.namespace, label);
+                self.services_by_label.of(&label).collect::<Vec<_>>()
+            })
+            .filter_map(|name| self.services.get(name))
+            .filter(|service| is_selected(&service.selector, &pod.labels))
+    }
+
+    /// Pods of a namespace that have all of these labels; none for none.
+    pub(super) fn pods_selected<'a>(
+        &'a self,
+        namespace: &str,
+        selector: &'a Labels,
+    ) -> impl Iterator<Item = &'a Pod> {
+        selector
+            .iter()
+            .map(|label| Label::new(namespace, label))
+            .min_by_key(|label| self.pods_by_label.len(label))
+            .into_iter()
+            .flat_map(|label| self.pods_by_label.of(&label).collect::<Vec<_>>())
+            .filter_map(|name| self.pods.get(name))
+            .filter(|pod| is_selected(selector, &pod.labels))
+    }
+
+    /// The pods that an AccessPolicy is about.
+    pub(super) fn pods_targeted<'a>(&'a self, policy: &'a AccessPolicy) -> BTreeSet<&'a Name> {
+        let namespace = &policy.name.namespace;
+        let mut pods = BTreeSet::new();
+        for target in &policy.targets {
+            match target {
+                AccessTarget::Namespace => pods.extend(self.pods_by_namespace.of(namespace)),
+                AccessTarget::Selected(labels) => {
+                    pods.extend(self.pods_selected(namespace, labels).map(|pod| &pod.name));
+                }
+            }
+        }
+        pods
+    }
+
+    /// Which Service an address is, where several claim it: the oldest, then
+    /// the first by name.
+    pub(super) fn service_of(&self, ip: IpAddr) -> Option<&Service> {
+        self.services_by_ip
+            .of(&ip)
+            .filter_map(|name| self.services.get(name))
+            .min_by(|one, other| {
+                (one.created_milliseconds, &one.name)
+                    .cmp(&(other.created_milliseconds, &other.name))
+            })
+    }
+
+    /// Which pod an address is: one that lives before one that is going, since
+    /// addresses are re-used; then the first by name.
+    pub(super) fn pod_of(&self, ip: IpAddr) -> Option<&Pod> {
+        self.pods_by_ip
+            .of(&ip)
+            .filter_map(|name| self.pods.get(name))
+            .min_by_key(|pod| (pod.terminating, &pod.name))
+    }
+
+    /// Services whose slices list this.
+    pub(super) fn services_listing<'a>(
+        &'a self,
+        reference: &'a Reference,
+    ) -> impl Iterator<Item = Name> + 'a {
+        self.slices_by_reference
+            .of(reference)
+            .filter_map(|slice| self.slices.get(slice))
+            .map(Slice::service)
+    }
+}
+
+/// Those that are the pod's alone.
+pub(super) fn owned_addresses(pod: &Pod) -> BTreeSet<IpAddr> {
+    match pod.host_network {
+        true => BTreeSet::new(),
+        false => pod.addresses.iter().copied().collect(),
+    }
+}
+
+/// A Service without a selector selects nothing.
+pub(super) fn is_selected(selector: &Labels, labels: &Labels) -> bool {
+    !selector.is_empty()
+        && selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+}
