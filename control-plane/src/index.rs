@@ -55,7 +55,7 @@ impl Index {
         index
     }
 
-    /// What is different for whom, in no particular order, each once.
+    /// What is different for whom, each once; a Service comes before its endpoints.
     pub fn apply(&mut self, event: Event) -> Vec<Change> {
         let (key, after) = match event {
             Event::Apply(object) => (object.key(), Some(object)),
@@ -157,7 +157,7 @@ impl Index {
 
     /// Joins the marked anew and tells what differs.
     fn settle(&mut self, mut dirty: Dirty) -> Vec<Change> {
-        let mut changes = Vec::new();
+        let mut changes: Vec<_> = dirty.services.into_iter().map(Change::Service).collect();
         for service in &dirty.shapes {
             self.reshape(service, &mut dirty.candidates);
         }
@@ -175,7 +175,6 @@ impl Index {
             };
             changes.push(Change::Problems(key));
         }
-        changes.extend(dirty.services.into_iter().map(Change::Service));
         changes.extend(dirty.addresses.into_iter().map(Change::Address));
         changes.extend(dirty.ips.into_iter().map(Change::Ip));
         changes.extend(dirty.workloads.into_iter().map(Change::Workload));

@@ -51,7 +51,7 @@ impl Slice {
     pub(super) fn new(slice: EndpointSlice) -> Self {
         let mut by_reference = HashMap::new();
         for (index, endpoint) in slice.endpoints.iter().enumerate() {
-            for reference in references(&slice.name.namespace, endpoint) {
+            if let Some(reference) = references(&slice.name.namespace, endpoint) {
                 by_reference.entry(reference).or_insert(index);
             }
         }

@@ -1,0 +1,56 @@
+//! One pod's change costs that pod, however large the mesh.
+
+use super::*;
+
+/// Counted in changes, since a clock would measure the machine.
+#[test]
+fn one_pods_change_touches_that_pod_alone_among_100_000() {
+    let (services, pods_each) = (10_000u32, 10u32);
+    let mut index = Index::default();
+    let name_of = |service: u32| format!("shop/s{service}");
+    let pod_ip =
+        |service: u32, pod: u32| IpAddr::V4((0x0a00_0000 + service * pods_each + pod).into());
+    let pod_of = |service: u32, number: u32, ready: bool| Pod {
+        ready,
+        ..pod(
+            &format!("shop/s{service}-{number}"),
+            &pod_ip(service, number).to_string(),
+            &service.to_string(),
+        )
+    };
+    for number in 0..services {
+        let ip = IpAddr::V4((0x6000_0000 + number).into());
+        let mut it = service(&name_of(number), &ip.to_string(), &number.to_string());
+        it.selector.insert("all".to_owned(), "of-them".to_owned());
+        index.apply(Event::Apply(Object::Service(it)));
+        for pod in 0..pods_each {
+            let mut it = pod_of(number, pod, true);
+            it.labels.insert("all".to_owned(), "of-them".to_owned());
+            index.apply(Event::Apply(Object::Pod(it)));
+        }
+    }
+    let before = tokio::time::Instant::now();
+    let rounds = 100;
+    for round in 0..rounds {
+        let mut it = pod_of(round * 7, 3, false);
+        it.labels.insert("all".to_owned(), "of-them".to_owned());
+        let changes = index.apply(Event::Apply(Object::Pod(it)));
+        let uid = format!(
+            "{}-3/uid-of-{}:8080",
+            name_of(round * 7),
+            pod_ip(round * 7, 3)
+        );
+        let expected = [
+            Change::Endpoints {
+                backend: backend(&name_of(round * 7), 80),
+                uid,
+            },
+            Change::Ip(pod_ip(round * 7, 3)),
+            Change::Workload(name(&format!("{}-3", name_of(round * 7)))),
+        ];
+        assert_eq!(changes, expected);
+    }
+    let each = before.elapsed() / rounds;
+    // Twenty times what a debug build takes: fails when the world is walked.
+    assert!(each.as_millis() < 5, "{each:?} per change");
+}

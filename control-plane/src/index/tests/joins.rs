@@ -1,0 +1,257 @@
+//! What joins with what, one rule at a time.
+
+use super::*;
+use crate::model::{
+    AccessPolicy, AccessRule, AccessTarget, EndpointSlice, Namespace, Protocol, SliceEndpoint,
+};
+
+#[test]
+fn without_slices_endpoints_follow_the_selector_and_the_live_pods() {
+    let mut index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::Pod(pod("shop/cart-0", "10.0.0.1", "cart")),
+        Object::Pod(pod("shop/other", "10.0.0.2", "other")),
+        Object::Pod(pod("else/cart-0", "10.0.0.3", "cart")),
+    ]);
+    let found = endpoints_of(&index, &backend("shop/cart", 80)).unwrap();
+    let endpoint = found.values().next().unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(endpoint.address, address("10.0.0.1:8080"));
+    assert_eq!(endpoint.identity, Some(name("shop/default")));
+    assert!(endpoint.mesh && !endpoint.draining);
+
+    let going = Pod {
+        terminating: true,
+        ..pod("shop/cart-0", "10.0.0.1", "cart")
+    };
+    let changes = index.apply(Event::Apply(Object::Pod(going)));
+    let uid = endpoint.uid.clone();
+    assert!(changes.contains(&Change::Endpoints {
+        backend: backend("shop/cart", 80),
+        uid: uid.clone()
+    }));
+    assert!(
+        index
+            .endpoint(&backend("shop/cart", 80), &uid)
+            .unwrap()
+            .draining
+    );
+}
+
+#[test]
+fn a_slice_replaces_the_selector() {
+    let mut index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::Pod(pod("shop/cart-0", "10.0.0.1", "cart")),
+        Object::Pod(pod("shop/cart-1", "10.0.0.2", "cart")),
+    ]);
+    let slice = EndpointSlice {
+        name: name("shop/cart-abc"),
+        service: "cart".to_owned(),
+        ports: [("http".to_owned(), 9090)].into(),
+        endpoints: vec![
+            SliceEndpoint {
+                addresses: vec![ip("10.0.0.2")],
+                ready: true,
+                ..SliceEndpoint::default()
+            },
+            SliceEndpoint {
+                addresses: vec![ip("192.0.2.7")],
+                ready: true,
+                ..SliceEndpoint::default()
+            },
+        ],
+    };
+    index.apply(Event::Apply(Object::EndpointSlice(slice.clone())));
+    let of = |index: &Index| -> Vec<(SocketAddr, bool)> {
+        let found = endpoints_of(index, &backend("shop/cart", 80)).unwrap();
+        let mut found: Vec<_> = found.values().map(|it| (it.address, it.mesh)).collect();
+        found.sort_unstable();
+        found
+    };
+    // An address that a pod owns is that pod, also without a targetRef.
+    assert_eq!(
+        of(&index),
+        [
+            (address("10.0.0.2:9090"), true),
+            (address("192.0.2.7:9090"), false)
+        ]
+    );
+    index.apply(Event::Delete(key(Kind::EndpointSlice, "shop/cart-abc")));
+    assert_eq!(
+        of(&index),
+        [
+            (address("10.0.0.1:8080"), true),
+            (address("10.0.0.2:8080"), true)
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_of_an_unknown_pod_is_left_out_and_reported() {
+    let index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::EndpointSlice(EndpointSlice {
+            name: name("shop/cart-abc"),
+            service: "cart".to_owned(),
+            ports: [("http".to_owned(), 8080)].into(),
+            endpoints: vec![SliceEndpoint {
+                addresses: vec![ip("10.0.0.9")],
+                pod: Some("cart-9".to_owned()),
+                ready: true,
+                ..SliceEndpoint::default()
+            }],
+        }),
+    ]);
+    assert!(
+        endpoints_of(&index, &backend("shop/cart", 80))
+            .unwrap()
+            .is_empty()
+    );
+    let problem = index.problems().next().unwrap();
+    assert_eq!(problem.field, "endpoints[0].targetRef.name");
+    assert!(problem.message.contains("shop/cart-9"), "{problem:?}");
+}
+
+#[test]
+fn a_pod_that_comes_back_as_another_is_another_endpoint() {
+    let mut index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::Pod(pod("shop/cart-0", "10.0.0.1", "cart")),
+    ]);
+    let first = endpoints_of(&index, &backend("shop/cart", 80)).unwrap();
+    let again = pod("shop/cart-0", "10.0.0.8", "cart");
+    index.apply(Event::Apply(Object::Pod(again)));
+    let second = endpoints_of(&index, &backend("shop/cart", 80)).unwrap();
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert!(first.keys().ne(second.keys()));
+}
+
+#[test]
+fn the_namespace_decides_where_the_pod_is_silent() {
+    let silent = Pod {
+        inject: None,
+        ..pod("shop/cart-0", "10.0.0.1", "cart")
+    };
+    let no = Pod {
+        inject: Some(false),
+        ..pod("shop/cart-1", "10.0.0.2", "cart")
+    };
+    let mut index = applied([Object::Pod(silent), Object::Pod(no)]);
+    assert_eq!(index.meaning(address("10.0.0.1:80")), Meaning::Unmeshed);
+    let changes = index.apply(Event::Apply(Object::Namespace(Namespace {
+        name: "shop".to_owned(),
+        labels: labels(&[("weft.dev/inject", "enabled")]),
+    })));
+    assert!(changes.contains(&Change::Ip(ip("10.0.0.1"))));
+    assert!(!changes.contains(&Change::Ip(ip("10.0.0.2"))));
+    assert!(matches!(
+        index.meaning(address("10.0.0.1:80")),
+        Meaning::Workload(_)
+    ));
+    assert_eq!(index.meaning(address("10.0.0.2:80")), Meaning::Unmeshed);
+}
+
+#[test]
+fn an_excluded_port_has_no_proxy() {
+    let excluding = Pod {
+        excluded_ports: [8080].into(),
+        ..pod("shop/cart-0", "10.0.0.1", "cart")
+    };
+    let index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::Pod(excluding),
+    ]);
+    let found = endpoints_of(&index, &backend("shop/cart", 80)).unwrap();
+    assert!(!found.values().next().unwrap().mesh);
+    assert_eq!(index.meaning(address("10.0.0.1:8080")), Meaning::Unmeshed);
+    assert!(matches!(
+        index.meaning(address("10.0.0.1:8081")),
+        Meaning::Workload(_)
+    ));
+}
+
+#[test]
+fn the_older_service_keeps_a_contested_address() {
+    let older = Service {
+        created_milliseconds: 1,
+        ..service("shop/old", "10.96.0.1", "old")
+    };
+    let younger = Service {
+        created_milliseconds: 2,
+        ..service("shop/a-new", "10.96.0.1", "new")
+    };
+    let mut index = applied([Object::Service(younger), Object::Service(older)]);
+    let at = address("10.96.0.1:80");
+    assert_eq!(index.meaning(at), Meaning::Service(backend("shop/old", 80)));
+    let problems: Vec<_> = index.problems().collect();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].object, key(Kind::Service, "shop/a-new"));
+    assert_eq!(problems[0].message, "10.96.0.1 is Service shop/old's");
+    index.apply(Event::Delete(key(Kind::Service, "shop/old")));
+    assert_eq!(
+        index.meaning(at),
+        Meaning::Service(backend("shop/a-new", 80))
+    );
+    assert_eq!(index.problems().count(), 0);
+}
+
+#[test]
+fn access_policies_add_up_and_hold_for_their_ports() {
+    let policy = |policy: &str, target, ports: &[u16], strict, deny: &[bool]| {
+        Object::AccessPolicy(AccessPolicy {
+            name: name(policy),
+            targets: vec![target],
+            ports: ports.iter().copied().collect(),
+            strict,
+            rules: deny
+                .iter()
+                .map(|deny| AccessRule {
+                    deny: *deny,
+                    ..AccessRule::default()
+                })
+                .collect(),
+        })
+    };
+    let selected = AccessTarget::Selected(labels(&[("app", "cart")]));
+    let index = applied([
+        Object::Pod(pod("shop/cart-0", "10.0.0.1", "cart")),
+        policy(
+            "shop/all",
+            AccessTarget::Namespace,
+            &[],
+            Some(true),
+            &[true],
+        ),
+        policy("shop/web", selected, &[8080], Some(false), &[false, true]),
+        policy("else/all", AccessTarget::Namespace, &[], None, &[true]),
+    ]);
+    let workload = index.workload(&name("shop/cart-0")).unwrap();
+    let rules = |rules: &[(String, AccessRule)]| -> Vec<String> {
+        rules.iter().map(|(policy, _)| policy.clone()).collect()
+    };
+    let (_, web) = &workload.ports[&8080];
+    assert_eq!(rules(&web.deny), ["shop/all#0", "shop/web#1"]);
+    assert_eq!(rules(&web.allow), ["shop/web#0"]);
+    assert!(web.strict && web.default_deny);
+    assert_eq!(rules(&workload.default_access.deny), ["shop/all#0"]);
+    assert!(!workload.default_access.default_deny);
+}
+
+#[test]
+fn services_that_disagree_on_a_pods_port_declare_nothing() {
+    let with = |it: &str, ip: &str, protocol| {
+        let mut it = service(it, ip, "cart");
+        it.ports[0].protocol = protocol;
+        Object::Service(it)
+    };
+    let mut index = applied([
+        Object::Pod(pod("shop/cart-0", "10.0.0.1", "cart")),
+        with("shop/a", "10.96.0.1", Protocol::Detect),
+        with("shop/b", "10.96.0.2", Protocol::Http2),
+    ]);
+    let protocol = |index: &Index| index.workload(&name("shop/cart-0")).unwrap().ports[&8080].0;
+    assert_eq!(protocol(&index), Protocol::Http2);
+    index.apply(Event::Apply(with("shop/c", "10.96.0.3", Protocol::Opaque)));
+    assert_eq!(protocol(&index), Protocol::Detect);
+}
