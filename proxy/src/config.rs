@@ -9,7 +9,7 @@ mod parse;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{record::Mode, telemetry::Format};
+use crate::{admin, record::Mode, telemetry::Format};
 
 pub(crate) use knobs::Knob;
 pub use parse::Errors;
@@ -24,7 +24,7 @@ pub struct Config {
     pub(crate) detect: Detect,
     pub(crate) http: Http,
     pub(crate) pool: Pool,
-    pub(crate) admin: Admin,
+    pub(crate) admin: admin::Config,
     pub(crate) drain: Drain,
     pub(crate) telemetry: Telemetry,
     pub(crate) workers: usize,
@@ -107,14 +107,6 @@ pub(crate) struct Pool {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Admin {
-    pub(crate) metrics: SocketAddr,
-    pub(crate) health: SocketAddr,
-    pub(crate) debug: SocketAddr,
-    pub(crate) socket: PathBuf,
-}
-
-#[derive(Clone, Debug)]
 pub(crate) struct Drain {
     /// After SIGTERM, what is in flight has so long to finish.
     pub(crate) grace: Duration,
@@ -153,6 +145,21 @@ impl Config {
         Self::from_source(|name| std::env::var(name).ok())
     }
 
+    /// Where the drain command goes; needs nothing else of the configuration.
+    ///
+    /// # Errors
+    /// When the knob is wrong.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    pub fn admin_socket_from_environment() -> Result<PathBuf, Errors> {
+        let source = |name: &str| std::env::var(name).ok();
+        let mut reader = parse::Reader::new(&source);
+        let socket = reader.path(&knobs::ADMIN_SOCKET);
+        reader.finish(socket)
+    }
+
     fn read(reader: &mut parse::Reader<'_>) -> Self {
         Self {
             pod: Pod::read(reader),
@@ -162,7 +169,7 @@ impl Config {
             detect: Detect::read(reader),
             http: Http::read(reader),
             pool: Pool::read(reader),
-            admin: Admin::read(reader),
+            admin: admin_config(reader),
             drain: Drain {
                 grace: reader.duration(&knobs::DRAIN_GRACE),
             },
@@ -254,14 +261,12 @@ impl Pool {
     }
 }
 
-impl Admin {
-    fn read(reader: &mut parse::Reader<'_>) -> Self {
-        Self {
-            metrics: reader.address(&knobs::METRICS_LISTEN),
-            health: reader.address(&knobs::HEALTH_LISTEN),
-            debug: reader.address(&knobs::DEBUG_LISTEN),
-            socket: reader.path(&knobs::ADMIN_SOCKET),
-        }
+fn admin_config(reader: &mut parse::Reader<'_>) -> admin::Config {
+    admin::Config {
+        metrics: reader.address(&knobs::METRICS_LISTEN),
+        health: reader.address(&knobs::HEALTH_LISTEN),
+        debug: reader.address(&knobs::DEBUG_LISTEN),
+        socket: reader.path(&knobs::ADMIN_SOCKET),
     }
 }
 

@@ -141,31 +141,20 @@ pub(crate) enum Retried {
     /// Nothing of the request had been sent.
     Unsent,
     /// A reused connection died before the first byte of the answer.
-    Reused,
-    Reset,
-    Status,
-    GrpcStatus,
-    Timeout,
+    Replay,
+    /// The policy asks for it.
+    Policy,
 }
 
 impl Retried {
-    pub(crate) const TEXTS: &'static [&'static str] = &[
-        "unsent",
-        "reused",
-        "reset",
-        "status",
-        "grpc-status",
-        "timeout",
-    ];
+    /// In the order of the variants.
+    pub(crate) const TEXTS: &'static [&'static str] = &["unsent", "replay", "policy"];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unsent => "unsent",
-            Self::Reused => "reused",
-            Self::Reset => "reset",
-            Self::Status => "status",
-            Self::GrpcStatus => "grpc-status",
-            Self::Timeout => "timeout",
+            Self::Replay => "replay",
+            Self::Policy => "policy",
         }
     }
 }
@@ -173,41 +162,46 @@ impl Retried {
 /// Why a failed attempt was not made again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum NotRetried {
-    /// The failure is not one that policy or safety lets be repeated.
+    /// Neither policy nor safety lets this failure be repeated.
     NotRetryable,
-    AttemptsSpent,
-    BudgetSpent,
-    /// The method is not idempotent and policy doesn't say that it may be.
+    ResponseStarted,
+    /// The caller's own proxy is already retrying.
+    IsRetry,
     NotIdempotent,
     /// More of the body was sent than is kept for a replay.
     BodyTooLarge,
-    ResponseStarted,
+    AttemptsSpent,
     NoOtherEndpoint,
-    DeadlineNear,
+    /// Too little of the total time is left.
+    Deadline,
+    BudgetSpent,
 }
 
 impl NotRetried {
+    /// In the order of the variants.
     pub(crate) const TEXTS: &'static [&'static str] = &[
         "not-retryable",
-        "attempts-spent",
-        "budget-spent",
+        "response-started",
+        "is-retry",
         "not-idempotent",
         "body-too-large",
-        "response-started",
+        "attempts-spent",
         "no-other-endpoint",
-        "deadline-near",
+        "deadline",
+        "budget-spent",
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NotRetryable => "not-retryable",
-            Self::AttemptsSpent => "attempts-spent",
-            Self::BudgetSpent => "budget-spent",
+            Self::ResponseStarted => "response-started",
+            Self::IsRetry => "is-retry",
             Self::NotIdempotent => "not-idempotent",
             Self::BodyTooLarge => "body-too-large",
-            Self::ResponseStarted => "response-started",
+            Self::AttemptsSpent => "attempts-spent",
             Self::NoOtherEndpoint => "no-other-endpoint",
-            Self::DeadlineNear => "deadline-near",
+            Self::Deadline => "deadline",
+            Self::BudgetSpent => "budget-spent",
         }
     }
 }

@@ -14,6 +14,7 @@ mod areas;
 mod line;
 mod log;
 mod series;
+mod state;
 mod trace;
 
 use std::{
@@ -37,6 +38,7 @@ use crate::{
 
 pub(crate) use areas::Metrics;
 pub(crate) use log::{AccessLog, Mode};
+pub(crate) use state::{Latest, observe};
 pub(crate) use trace::TraceId;
 
 use series::{Labels, Series, Traffic};
@@ -96,13 +98,18 @@ impl Recorder {
 
     /// Starts the record of an accepted connection, which counts as open until
     /// the last clone is gone.
-    pub(crate) fn connection(&self, side: Side, from: PeerAddr, to: OrigDst) -> ConnectionRecord {
+    pub(crate) fn connection(
+        &self,
+        side: Side,
+        from: PeerAddr,
+        to: impl Into<Option<OrigDst>>,
+    ) -> ConnectionRecord {
         self.0.metrics.connections.opened(side);
         ConnectionRecord(Rc::new(Connection {
             recorder: self.clone(),
             side,
             from,
-            to,
+            to: to.into(),
             peer: RefCell::new(None),
             service: RefCell::new(None),
             port: Cell::new(None),
@@ -120,7 +127,8 @@ struct Connection {
     recorder: Recorder,
     side: Side,
     from: PeerAddr,
-    to: OrigDst,
+    /// `None`: made to our own port, or unknown.
+    to: Option<OrigDst>,
     /// `None` until it is known.
     peer: RefCell<Option<Peer>>,
     service: RefCell<Option<Arc<ServicePort>>>,

@@ -1,26 +1,12 @@
 //! Metrics of everything that is not a request: a struct per area, a field per metric.
 //!
-//! Modules that do the work count on the fields; all are lock-free except
-//! where a field's type says otherwise. `app` registers them once.
+//! Modules that do the work count on the fields, all of them lock-free.
+//! `app` registers them once. What can be seen at a scrape is not counted here
+//! but looked up then, by `state`.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
-
-use prometheus_client::{
-    collector::Collector,
-    encoding::DescriptorEncoder,
-    metrics::{MetricType, counter::Counter, gauge::Gauge},
-};
-use tokio::time::Instant;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 use crate::{
-    clock::Epoch,
     outcome::{Reason, Side},
     telemetry::{Area, Registry, metric::Tally},
 };
@@ -34,8 +20,6 @@ pub(crate) struct Metrics {
     pub(crate) tls: Tls,
     pub(crate) pool: Pool,
     pub(crate) breaker: Breaker,
-    pub(crate) discovery: Discovery,
-    pub(crate) identity: Identity,
 }
 
 impl Metrics {
@@ -48,8 +32,6 @@ impl Metrics {
             tls: Tls::register(&mut registry.area("tls")),
             pool: Pool::register(&mut registry.area("pool")),
             breaker: Breaker::register(&mut registry.area("breaker")),
-            discovery: Discovery::register(&mut registry.area("discovery")),
-            identity: Identity::register(&mut registry.area("identity")),
         }
     }
 }
@@ -286,158 +268,6 @@ impl Breaker {
                 "transitions",
                 "Endpoints that the breaker ejected, probed, took back or spared",
                 Tally::new("to", &["ejected", "probing", "returned", "spared"]),
-            ),
-        }
-    }
-}
-
-/// The stream from the control plane. Beside the path: targets are behind a lock.
-#[derive(Debug)]
-pub(crate) struct Discovery {
-    /// 1 while the stream stands.
-    pub(crate) connected: Gauge,
-    pub(crate) reconnects: Counter,
-    pub(crate) applied: Counter,
-    /// Resources that we could not accept.
-    pub(crate) rejected: Counter,
-    /// Fields that a newer control plane sent and that we ignore.
-    pub(crate) unknown_fields: Counter,
-    /// Questions without an answer within the bounded wait.
-    pub(crate) unanswered: Counter,
-    ages: Arc<Ages>,
-}
-
-impl Discovery {
-    fn register(area: &mut Area<'_>) -> Self {
-        let ages = Arc::new(Ages {
-            epoch: Epoch::start(),
-            confirmed: Mutex::default(),
-        });
-        area.describe(AGE, AGE_HELP, MetricType::Gauge);
-        area.collector(Box::new(Arc::clone(&ages)));
-        Self {
-            connected: area.register(
-                "connected",
-                "1 while the stream from the control plane stands",
-                Gauge::default(),
-            ),
-            reconnects: area.register(
-                "reconnects",
-                "Times that the stream was opened again",
-                Counter::default(),
-            ),
-            applied: area.register(
-                "applied_resources",
-                "Resources taken into a snapshot",
-                Counter::default(),
-            ),
-            rejected: area.register(
-                "rejected_resources",
-                "Resources refused with a reason",
-                Counter::default(),
-            ),
-            unknown_fields: area.register(
-                "unknown_fields",
-                "Fields of a newer control plane that were ignored",
-                Counter::default(),
-            ),
-            unanswered: area.register(
-                "unanswered_questions",
-                "Addresses that the control plane did not explain in time",
-                Counter::default(),
-            ),
-            ages,
-        }
-    }
-
-    /// The control plane has just said that our `kind` of `target` is current.
-    /// `kind` is that of a resource, `target` the name of a configured object.
-    pub(crate) fn confirmed(&self, kind: &'static str, target: &str) {
-        let now = self.ages.epoch.milliseconds(Instant::now());
-        let mut confirmed = self
-            .ages
-            .confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match confirmed.get(&(kind, target.into())) {
-            Some(at) => at.store(now, Ordering::Relaxed),
-            None => {
-                confirmed.insert((kind, target.into()), AtomicU64::new(now));
-            }
-        }
-    }
-
-    /// We subscribe to it no longer.
-    pub(crate) fn forgotten(&self, kind: &'static str, target: &str) {
-        let mut confirmed = self
-            .ages
-            .confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        confirmed.remove(&(kind, target.into()));
-    }
-}
-
-const AGE: &str = "age_seconds";
-const AGE_HELP: &str = "Time since the control plane last confirmed what we hold";
-
-#[derive(Debug)]
-struct Ages {
-    epoch: Epoch,
-    confirmed: Mutex<HashMap<(&'static str, Box<str>), AtomicU64>>,
-}
-
-impl Collector for Ages {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let now = self.epoch.milliseconds(Instant::now());
-        let confirmed = self
-            .confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut metric = encoder.encode_descriptor(AGE, AGE_HELP, None, MetricType::Gauge)?;
-        for ((kind, target), at) in confirmed.iter() {
-            let age = now.saturating_sub(at.load(Ordering::Relaxed));
-            let labels = [("kind", *kind), ("target", target.as_ref())];
-            #[allow(
-                clippy::cast_precision_loss,
-                reason = "an age in milliseconds is far below 2^52"
-            )]
-            metric
-                .encode_family(&labels)?
-                .encode_gauge(&(age as f64 / 1000.0))?;
-        }
-        Ok(())
-    }
-}
-
-/// Our own certificate and the roots that we trust.
-#[derive(Debug)]
-pub(crate) struct Identity {
-    /// Seconds since the Unix epoch; 0 while there is none.
-    pub(crate) certificate_expiry: Gauge,
-    pub(crate) renewals: Counter,
-    pub(crate) failures: Counter,
-    pub(crate) trusted_roots: Gauge,
-}
-
-impl Identity {
-    fn register(area: &mut Area<'_>) -> Self {
-        Self {
-            certificate_expiry: area.register(
-                "certificate_expiry_seconds",
-                "When our certificate ends, in seconds since the Unix epoch; 0 while there is none",
-                Gauge::default(),
-            ),
-            renewals: area.register("renewals", "Certificates received", Counter::default()),
-            failures: area.register(
-                "renewal_failures",
-                "Requests for a certificate that failed",
-                Counter::default(),
-            ),
-            trusted_roots: area.register(
-                "trusted_roots",
-                "Roots in the trust bundle",
-                Gauge::default(),
             ),
         }
     }

@@ -57,7 +57,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_byte_us: Option<u64>,
     from: String,
-    to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -141,7 +142,7 @@ pub(super) fn render(record: &Record, now: Duration, took: Duration) -> Vec<u8> 
         duration_us: microseconds(took),
         first_byte_us: record.first_byte.map(microseconds),
         from: connection.from.to_string(),
-        to: connection.to.to_string(),
+        to: connection.to.map(|to| to.to_string()),
         peer: peer
             .as_ref()
             .and_then(|peer| peer.identity())
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_date_is_written_as_rfc_3339() {
-        let at = |seconds| rfc3339(Duration::from_millis(seconds * 1000 + 7));
+        let at = |seconds: u64| rfc3339(Duration::from_millis(seconds * 1000 + 7));
         assert_eq!(at(0), "1970-01-01T00:00:00.007Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007Z");
         assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59.007Z");

@@ -1,0 +1,186 @@
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+
+use super::*;
+
+fn sources() -> Sources {
+    let (control, phase) = drain::channel();
+    Sources {
+        registry: Registry::new(),
+        snapshot: Box::new(Arc::default),
+        epoch: Epoch::start(),
+        health: Arc::default(),
+        wall: Wall::System,
+        sections: vec![(
+            "certificates",
+            Box::new(|| serde_json::json!([{"identity": "spiffe://d/ns/a/sa/b"}])),
+        )],
+        control: Arc::new(control),
+        phase,
+    }
+}
+
+async fn body(answer: Answer) -> String {
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn readiness_says_exactly_what_it_waits_for() {
+    let sources = sources();
+    sources.health.update(|status| {
+        status.has_bundle = true;
+        status.is_configured = true;
+        status.renewal_error = Some("token expired".to_owned());
+    });
+
+    let answer = health(&sources, "/ready");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let page: serde_json::Value = serde_json::from_str(&body(answer).await).unwrap();
+    assert_eq!(page["waiting_for"], serde_json::json!(["certificate"]));
+    assert_eq!(page["certificate_error"], "token expired");
+
+    let ends = sources.wall.now() + Duration::from_secs(60);
+    sources
+        .health
+        .update(|status| status.certificate_ends = Some(ends));
+    assert_eq!(health(&sources, "/ready").status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_draining_proxy_is_live_and_not_ready() {
+    let sources = sources();
+    sources.control.advance(Phase::Draining);
+    assert_eq!(health(&sources, "/live").status(), StatusCode::OK);
+    let answer = health(&sources, "/ready");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body(answer).await.contains("draining"));
+}
+
+#[tokio::test]
+async fn each_port_has_its_own_pages_and_no_others() {
+    let sources = sources();
+    for (page, own) in [
+        (metrics as fn(&Sources, &str) -> Answer, "/metrics"),
+        (health, "/live"),
+        (debug, "/dump"),
+    ] {
+        assert_eq!(page(&sources, own).status(), StatusCode::OK, "{own}");
+        for other in [
+            "/",
+            "/metrics",
+            "/live",
+            "/ready",
+            "/dump",
+            "/drain",
+            "/shutdown",
+            "/quitquitquit",
+        ] {
+            let is_own = other == own || (own == "/live" && other == "/ready");
+            let is_page = page(&sources, other).status() != StatusCode::NOT_FOUND;
+            assert_eq!(is_page, is_own, "{own} {other}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_dump_holds_the_sections_of_other_modules() {
+    let page = body(debug(&sources(), "/dump")).await;
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["certificates"][0]["identity"], "spiffe://d/ns/a/sa/b");
+    assert_eq!(page["workload"], serde_json::Value::Null);
+}
+
+/// Runs `client` on a thread beside a served admin.
+fn served<T: Send + 'static>(
+    client: impl FnOnce([SocketAddr; 3], PathBuf) -> T + Send + 'static,
+) -> (T, Phase) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config {
+        metrics: any,
+        health: any,
+        debug: any,
+        socket: directory.path().join("admin.sock"),
+    };
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let bound = bind(&config).await.unwrap();
+        let addresses = bound.addresses().unwrap();
+        let sources = sources();
+        let phase = sources.phase.clone();
+        let client = tokio::task::spawn_blocking(move || client(addresses, config.socket));
+        tokio::select! {
+            () = bound.serve(sources) => unreachable!("it serves until it is dropped"),
+            result = client => (result.unwrap(), phase.phase()),
+        }
+    })
+}
+
+#[test]
+fn the_drain_command_begins_draining_and_another_is_refused() {
+    let (answer, phase) = served(|_, socket| {
+        let refused = command(&socket, "quit").unwrap_err().to_string();
+        (refused, command(&socket, "drain").unwrap())
+    });
+    assert_eq!(
+        answer,
+        (
+            "the only command is drain".to_owned(),
+            "draining".to_owned()
+        )
+    );
+    assert_eq!(phase, Phase::Draining);
+}
+
+#[test]
+fn nothing_over_tcp_changes_the_phase() {
+    use std::io::{Read as _, Write as _};
+    let (answers, phase) = served(|addresses, _| {
+        let mut answers = String::new();
+        for address in addresses {
+            for request in [
+                "POST /drain",
+                "PUT /ready",
+                "DELETE /",
+                "GET /drain",
+                "POST /metrics",
+            ] {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                write!(
+                    stream,
+                    "{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+                )
+                .unwrap();
+                stream.read_to_string(&mut answers).unwrap();
+            }
+        }
+        answers
+    });
+    assert_eq!(answers.matches("HTTP/1.1 405").count(), 12);
+    assert_eq!(answers.matches("HTTP/1.1 404").count(), 3);
+    assert_eq!(phase, Phase::Serving);
+}
+
+#[test]
+fn the_socket_of_an_earlier_proxy_is_replaced_and_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    runtime.block_on(async {
+        drop(socket::Listener::bind(&path).unwrap());
+        let _second = socket::Listener::bind(&path).unwrap();
+    });
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}

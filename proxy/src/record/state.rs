@@ -1,0 +1,223 @@
+//! Metrics of what is now, looked up when somebody scrapes.
+//!
+//! `app` registers it over the snapshot and the control plane's health, so
+//! that nobody has to keep gauges in step. Never on the path.
+
+use std::{fmt, sync::Arc, sync::atomic::Ordering};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+use crate::{
+    discovery::{Backend, EndpointCells, EndpointState, Health, Meaning, Snapshot, Status, Stream},
+    telemetry::Registry,
+};
+
+/// The snapshot of the moment.
+pub(crate) type Latest = Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
+
+/// Registers the gauges of endpoints and of the control plane.
+pub(crate) fn observe(registry: &mut Registry, latest: Latest, health: Arc<Health>) {
+    let mut area = registry.area("endpoints");
+    area.describe(KNOWN.0, KNOWN.1, MetricType::Gauge);
+    area.describe(EJECTED.0, EJECTED.1, MetricType::Gauge);
+    area.collector(Box::new(Endpoints(latest)));
+    let mut area = registry.area("control");
+    for (name, help, kind, _) in FACTS {
+        area.describe(name, help, kind);
+    }
+    area.collector(Box::new(Control(health)));
+}
+
+const KNOWN: (&str, &str) = (
+    "known",
+    "Endpoints of each service port that we know, by state: ready, draining or ejected",
+);
+const EJECTED: (&str, &str) = (
+    "ejected",
+    "1 for each endpoint that the breaker has taken out",
+);
+
+struct Endpoints(Latest);
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Endpoints")
+    }
+}
+
+impl Collector for Endpoints {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let snapshot = (self.0)();
+        let backends = backends(&snapshot);
+        let mut metric = encoder.encode_descriptor(KNOWN.0, KNOWN.1, None, MetricType::Gauge)?;
+        for backend in &backends {
+            let (service, port) = (backend.service.to_string(), backend.port.to_string());
+            for (state, count) in by_state(backend) {
+                let labels = [
+                    ("service", service.as_str()),
+                    ("port", &port),
+                    ("state", state),
+                ];
+                metric.encode_family(&labels)?.encode_gauge(&count)?;
+            }
+        }
+        let mut metric =
+            encoder.encode_descriptor(EJECTED.0, EJECTED.1, None, MetricType::Gauge)?;
+        for backend in &backends {
+            let (service, port) = (backend.service.to_string(), backend.port.to_string());
+            for endpoint in backend
+                .endpoints
+                .iter()
+                .filter(|endpoint| is_out(&endpoint.cells))
+            {
+                let pod = format!("{}/{}", endpoint.namespace, endpoint.pod);
+                let labels = [
+                    ("service", service.as_str()),
+                    ("port", &port),
+                    ("pod", &pod),
+                ];
+                metric.encode_family(&labels)?.encode_gauge(&1_u64)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each once, in a stable order.
+fn backends(snapshot: &Snapshot) -> Vec<&Arc<Backend>> {
+    let mut all = Vec::new();
+    for known in snapshot.addresses.values() {
+        match &known.meaning {
+            Meaning::Service(service) => {
+                all.push(&service.default);
+                let rules = service.routes.iter().flat_map(|table| &table.entries);
+                let weighted = rules.flat_map(|(_, rule)| &rule.backends);
+                all.extend(weighted.filter_map(|weighted| weighted.backend.as_ref().ok()));
+            }
+            // One pod's own address: a gauge of one adds nothing, and there
+            // may be as many as there are pods.
+            Meaning::Workload(_) | Meaning::Unmeshed | Meaning::Unknown => {}
+        }
+    }
+    all.sort_by(|one, other| (&one.service, one.port).cmp(&(&other.service, other.port)));
+    all.dedup_by(|one, other| one.service == other.service && one.port == other.port);
+    all
+}
+
+fn by_state(backend: &Backend) -> [(&'static str, u64); 3] {
+    let (mut ready, mut draining, mut ejected) = (0, 0, 0);
+    for endpoint in &backend.endpoints {
+        match endpoint.state {
+            EndpointState::Draining => draining += 1,
+            EndpointState::Ready if is_out(&endpoint.cells) => ejected += 1,
+            EndpointState::Ready => ready += 1,
+        }
+    }
+    [
+        ("ready", ready),
+        ("draining", draining),
+        ("ejected", ejected),
+    ]
+}
+
+fn is_out(cells: &EndpointCells) -> bool {
+    cells.breaker.load(Ordering::Relaxed) & EndpointCells::OUT != 0
+}
+
+#[derive(Debug)]
+struct Control(Arc<Health>);
+
+type Fact = (
+    &'static str,
+    &'static str,
+    MetricType,
+    fn(&Status) -> Option<f64>,
+);
+
+/// What is told of the control plane; a fact without a value is left out.
+const FACTS: [Fact; 9] = [
+    (
+        "stream_open",
+        "1 while the stream from the control plane stands",
+        MetricType::Gauge,
+        |status| {
+            Some(if status.stream == Stream::Open {
+                1.0
+            } else {
+                0.0
+            })
+        },
+    ),
+    (
+        "age_seconds",
+        "Time since the control plane last confirmed what we hold, by a heartbeat or a resource",
+        MetricType::Gauge,
+        |status| status.heard.map(|at| at.elapsed().as_secs_f64()),
+    ),
+    ("streams", "Streams opened", MetricType::Counter, |status| {
+        Some(count(status.connections))
+    }),
+    (
+        "held_resources",
+        "Resources held",
+        MetricType::Gauge,
+        |status| Some(count(status.held.len() as u64)),
+    ),
+    (
+        "rejected_resources",
+        "Resources whose newest version we could not accept",
+        MetricType::Gauge,
+        |status| Some(count(status.rejected.len() as u64)),
+    ),
+    (
+        "rejects",
+        "Versions of resources that we could not accept",
+        MetricType::Counter,
+        |status| Some(count(status.rejects_total)),
+    ),
+    (
+        "certificate_expiry_seconds",
+        "When our certificate ends, in seconds since the Unix epoch",
+        MetricType::Gauge,
+        |status| status.certificate_ends.map(|ends| ends.as_secs_f64()),
+    ),
+    (
+        "renewals",
+        "Certificates received",
+        MetricType::Counter,
+        |status| Some(count(status.renewals_total)),
+    ),
+    (
+        "renewal_failures",
+        "Requests for a certificate that failed",
+        MetricType::Counter,
+        |status| Some(count(status.renewal_failures_total)),
+    ),
+];
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts here stay far below 2^52"
+)]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+impl Collector for Control {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let status = self.0.status();
+        for (name, help, kind, of) in FACTS {
+            let Some(value) = of(&status) else { continue };
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            match kind {
+                MetricType::Counter => metric.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
+                _ => metric.encode_gauge(&value)?,
+            }
+        }
+        Ok(())
+    }
+}
