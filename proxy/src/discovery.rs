@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{addr::Range, identity::SpiffeId};
 
-pub(crate) use cells::{BackendCells, BudgetCells, EndpointCells, RuleCells};
+pub(crate) use cells::{BackendCells, BudgetCells, EndpointCells, RuleCells, Waiter};
 pub(crate) use health::{Health, Rejected, Status, Stream};
 pub(crate) use schedule::Schedule;
 
@@ -129,6 +129,9 @@ pub(crate) enum Protocol {
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     pub(crate) entries: Vec<(Match, Arc<Rule>)>,
+    /// Any match asks for more of a path than "/": paths are then judged and
+    /// forwarded in canonical form.
+    pub(crate) has_path_rules: bool,
 }
 
 /// All of its conditions.

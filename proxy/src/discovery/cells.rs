@@ -62,8 +62,16 @@ pub(crate) struct BackendCells {
     /// Position in the turns of `RoundRobin` and `Weighted`.
     pub(crate) next: AtomicU64,
     pub(crate) budget: BudgetCells,
-    /// Who waits for a slot, in order. A message moves one slot.
-    waiters: Mutex<VecDeque<oneshot::Sender<()>>>,
+    waiters: Mutex<VecDeque<Waiter>>,
+}
+
+/// Waits for a request in flight to end, in order.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    /// Of its own snapshot's policy.
+    pub(crate) limit: u32,
+    /// The message moves one slot, counted already.
+    pub(crate) grant: oneshot::Sender<()>,
 }
 
 /// Of one backend's retry budget: one cell per second of the window, the
@@ -83,10 +91,7 @@ pub(crate) struct RuleCells {
 impl BackendCells {
     /// Runs `f` on the list of waiters. Never across a wake-up: a waiter's
     /// waker may run anything.
-    pub(crate) fn with_waiters<T>(
-        &self,
-        f: impl FnOnce(&mut VecDeque<oneshot::Sender<()>>) -> T,
-    ) -> T {
+    pub(crate) fn with_waiters<T>(&self, f: impl FnOnce(&mut VecDeque<Waiter>) -> T) -> T {
         f(&mut self.waiters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

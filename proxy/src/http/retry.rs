@@ -1,13 +1,26 @@
 //! Whether a failed attempt is made again.
+//!
+//! Called by `http::exchange` after each attempt that failed. Three kinds:
+//! what was never sent goes to each other endpoint once; a reused connection
+//! that died is replaced once; the rest is the policy's, within its attempts
+//! and the destination's budget. All of it ends with the deadline, and nothing
+//! is made again once the caller has seen a response.
+//!
+//! Pure: the budget is asked through a function, last, so that a retry that is
+//! not made for another reason costs nothing.
 
 use std::time::Duration;
 
-use crate::{discovery::Retries, outcome::Reason};
+use crate::{
+    discovery::Retries,
+    outcome::{Reason, Retryable},
+};
 
 /// How an attempt failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
-    /// A fault of our side or of the peer proxy's.
+    /// A fault of our side or of the peer proxy's. The end of a per-try time
+    /// is `FirstByteTimeout`.
     Fault(Reason),
     /// The connection was used before and died before the first response byte.
     ReusedConnectionDied,
@@ -21,7 +34,7 @@ pub(crate) enum Failure {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Attempt {
     pub(crate) failure: Failure,
-    /// Any byte of the request may have reached the endpoint.
+    /// Any byte of the request may have left us, so a body that wasn't kept is gone.
     pub(crate) sent: bool,
     /// Anything of a response was passed on to the caller.
     pub(crate) response_started: bool,
@@ -51,35 +64,46 @@ pub(crate) const REPLAY_BYTES: usize = 64 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum On {
     OtherEndpoint,
+    /// On a new connection.
     Same,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
-    Again {
-        on: On,
-        backoff: Duration,
-        kind: Kind,
-    },
+    Again { on: On, backoff: Duration, kind: Kind },
     Stop(NotRetried),
 }
 
-/// What was made again, for the metric.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is made again, for the metric.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Kind {
-    /// Nothing was sent.
+    /// The endpoint did not take it: outside the budget.
     Unsent,
-    /// A reused connection died.
+    /// A reused connection died: outside the budget.
     Replay,
     /// The policy asks for it.
     Policy,
 }
 
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Unsent, Self::Replay, Self::Policy];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::Replay => "replay",
+            Self::Policy => "policy",
+        }
+    }
+}
+
 /// Why a failed attempt was not made again. Closed; each is counted and logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum NotRetried {
+    /// Neither the failure nor the policy asks for it.
     NotRetryable,
     ResponseStarted,
+    /// The caller's proxy retries this request already.
     IsRetry,
     NotIdempotent,
     BodyTooLarge,
@@ -89,13 +113,136 @@ pub(crate) enum NotRetried {
     BudgetSpent,
 }
 
-/// `withdraw` takes from the budget; asked last, and only where the budget counts.
-pub(crate) fn decide(
-    _attempt: &Attempt,
-    _situation: &Situation<'_>,
-    _policy: &Retries,
-    _random: &mut fastrand::Rng,
-    _withdraw: impl FnOnce() -> bool,
-) -> Decision {
-    unimplemented!()
+impl NotRetried {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::NotRetryable,
+        Self::ResponseStarted,
+        Self::IsRetry,
+        Self::NotIdempotent,
+        Self::BodyTooLarge,
+        Self::AttemptsSpent,
+        Self::NoOtherEndpoint,
+        Self::Deadline,
+        Self::BudgetSpent,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRetryable => "not-retryable",
+            Self::ResponseStarted => "response-started",
+            Self::IsRetry => "is-retry",
+            Self::NotIdempotent => "not-idempotent",
+            Self::BodyTooLarge => "body-too-large",
+            Self::AttemptsSpent => "attempts-spent",
+            Self::NoOtherEndpoint => "no-other-endpoint",
+            Self::Deadline => "deadline",
+            Self::BudgetSpent => "budget-spent",
+        }
+    }
 }
+
+/// `withdraw` takes one from the destination's budget; false when it is spent.
+pub(crate) fn decide(
+    attempt: &Attempt,
+    situation: &Situation<'_>,
+    policy: &Retries,
+    random: &mut fastrand::Rng,
+    withdraw: impl FnOnce() -> bool,
+) -> Decision {
+    let decided = match kind(attempt, situation, policy) {
+        Ok(kind @ Kind::Unsent) => unsent(attempt, situation).map(|()| (On::OtherEndpoint, Duration::ZERO, kind)),
+        Ok(kind @ Kind::Replay) => in_time(situation, Duration::ZERO).map(|()| (On::Same, Duration::ZERO, kind)),
+        Ok(kind @ Kind::Policy) => {
+            by_policy(attempt, situation, policy, random, withdraw).map(|(on, backoff)| (on, backoff, kind))
+        }
+        Err(reason) => Err(reason),
+    };
+    match decided {
+        Ok((on, backoff, kind)) => Decision::Again { on, backoff, kind },
+        Err(reason) => Decision::Stop(reason),
+    }
+}
+
+/// RFC 9110 §9.2.2.
+pub(crate) fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}
+
+fn kind(attempt: &Attempt, situation: &Situation<'_>, policy: &Retries) -> Result<Kind, NotRetried> {
+    if attempt.response_started {
+        return Err(NotRetried::ResponseStarted);
+    }
+    let is_asked = match attempt.failure {
+        Failure::Fault(reason) => match reason.retryable() {
+            Retryable::Unsent => return Ok(Kind::Unsent),
+            Retryable::ByPolicy => true,
+            Retryable::Never => false,
+        },
+        Failure::ReusedConnectionDied => {
+            let is_safe = !attempt.sent || (is_idempotent(situation.method) && situation.replayable);
+            if is_safe && !situation.replayed {
+                return Ok(Kind::Replay);
+            }
+            true
+        }
+        Failure::Status(status) => policy.status_codes.contains(&status),
+        Failure::GrpcStatus(status) => policy.grpc_statuses.contains(&status),
+    };
+    if is_asked && policy.attempts > 0 { Ok(Kind::Policy) } else { Err(NotRetried::NotRetryable) }
+}
+
+fn unsent(attempt: &Attempt, situation: &Situation<'_>) -> Result<(), NotRetried> {
+    // A refused stream was not acted upon, but its body may be gone.
+    can_send_again(attempt, situation)?;
+    if !situation.other_endpoint {
+        return Err(NotRetried::NoOtherEndpoint);
+    }
+    in_time(situation, Duration::ZERO)
+}
+
+fn by_policy(
+    attempt: &Attempt,
+    situation: &Situation<'_>,
+    policy: &Retries,
+    random: &mut fastrand::Rng,
+    withdraw: impl FnOnce() -> bool,
+) -> Result<(On, Duration), NotRetried> {
+    if situation.incoming_attempt > 1 {
+        return Err(NotRetried::IsRetry);
+    }
+    // Every gRPC call is a POST: who lists its statuses has asked (gRFC A6).
+    let is_allowed = policy.non_idempotent || matches!(attempt.failure, Failure::GrpcStatus(_));
+    if !is_allowed && !is_idempotent(situation.method) {
+        return Err(NotRetried::NotIdempotent);
+    }
+    can_send_again(attempt, situation)?;
+    if situation.retries >= policy.attempts {
+        return Err(NotRetried::AttemptsSpent);
+    }
+    let backoff = backoff(policy, situation.retries, random);
+    in_time(situation, backoff)?;
+    if !withdraw() {
+        return Err(NotRetried::BudgetSpent);
+    }
+    Ok((if situation.other_endpoint { On::OtherEndpoint } else { On::Same }, backoff))
+}
+
+fn can_send_again(attempt: &Attempt, situation: &Situation<'_>) -> Result<(), NotRetried> {
+    if attempt.sent && !situation.replayable { Err(NotRetried::BodyTooLarge) } else { Ok(()) }
+}
+
+/// A wait that outlasts the deadline is not begun.
+fn in_time(situation: &Situation<'_>, backoff: Duration) -> Result<(), NotRetried> {
+    let has_time = situation.remaining.is_none_or(|remaining| backoff < remaining);
+    if has_time { Ok(()) } else { Err(NotRetried::Deadline) }
+}
+
+/// Exponential with full jitter: callers that failed together don't come back
+/// together.
+fn backoff(policy: &Retries, retries: u32, random: &mut fastrand::Rng) -> Duration {
+    let grown = policy.base_backoff.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX));
+    grown.min(policy.max_backoff).mul_f64(random.f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,19 @@
 //! Takes endpoints out that fail, and lets them back in by one probe.
+//!
+//! `balance` asks for a `Pass` before it hands an endpoint out; `http::exchange`
+//! and `tcp` report how the attempt went and log what that changed.
+//!
+//! The state of an endpoint is one word that all workers share, and each step
+//! is one compare-and-exchange: "exactly N in a row" holds in the one order in
+//! which they happened. A place among the ejected is reserved before anything
+//! goes out, so the permitted fraction and "never the last one" always hold.
 
-use crate::discovery::{Backend, Endpoint};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use crate::discovery::{Backend, CircuitBreaking, Endpoint, EndpointCells};
 
 /// What an attempt says about its endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,14 +38,44 @@ pub(crate) enum State {
     Probing,
 }
 
+impl State {
+    pub(crate) const fn is_out(self) -> bool {
+        matches!(self, Self::Ejected { .. } | Self::Probing)
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::In { .. } => "in",
+            Self::Ejected { .. } => "ejected",
+            Self::Probing => "probing",
+        }
+    }
+}
+
 /// Why the state changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Why {
     ConsecutiveFailures,
     TimeOver,
     ProbeSucceeded,
     ProbeFailed,
+    /// Its caller left, or it said nothing: the next request probes.
     ProbeAbandoned,
+}
+
+impl Why {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::ConsecutiveFailures, Self::TimeOver, Self::ProbeSucceeded, Self::ProbeFailed, Self::ProbeAbandoned];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive-failures",
+            Self::TimeOver => "time-over",
+            Self::ProbeSucceeded => "probe-succeeded",
+            Self::ProbeFailed => "probe-failed",
+            Self::ProbeAbandoned => "probe-abandoned",
+        }
+    }
 }
 
 /// To be logged and counted.
@@ -44,26 +87,274 @@ pub(crate) struct Transition {
 }
 
 /// For the admin page.
-pub(crate) fn state(_endpoint: &Endpoint) -> State {
-    unimplemented!()
+pub(crate) fn state(endpoint: &Endpoint) -> State {
+    read(&endpoint.cells).state()
+}
+
+/// Would `admit` give a pass?
+pub(crate) fn is_open(endpoint: &Endpoint, now_ms: u64) -> bool {
+    let word = read(&endpoint.cells);
+    word.phase == Phase::In || word.is_due(now_ms)
 }
 
 /// Leave to send one request to an endpoint.
 #[derive(Debug)]
-pub(crate) struct Pass {}
-
-/// `None` while it is out. `now_ms` of `clock::Epoch`.
-pub(crate) fn admit(_endpoint: &Endpoint, _now_ms: u64) -> Option<Pass> {
-    unimplemented!()
+pub(crate) struct Pass {
+    /// Set until it is reported: whoever probes must say how it went.
+    probe: Option<Arc<EndpointCells>>,
+    is_reported: bool,
 }
 
-/// At the end of an attempt, once.
+impl Pass {
+    /// For an endpoint that is out while there is no other: neither success
+    /// nor failure moves it.
+    pub(crate) fn without_other() -> Self {
+        Self { probe: None, is_reported: false }
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(cells) = self.probe.take() {
+            abandon(&cells);
+        }
+    }
+}
+
+/// `None` while it is out and its time is not over, or another request probes.
+pub(crate) fn admit(endpoint: &Endpoint, now_ms: u64) -> Option<(Pass, Option<Transition>)> {
+    let cells = &endpoint.cells;
+    let word = read(cells);
+    if word.phase == Phase::In {
+        return Some((Pass { probe: None, is_reported: false }, None));
+    }
+    let probing = Word { phase: Phase::Probing, ..word };
+    if !word.is_due(now_ms) || !replace(cells, word, probing) {
+        return None;
+    }
+    let transition = Transition { from: word.state(), to: State::Probing, why: Why::TimeOver };
+    Some((Pass { probe: Some(Arc::clone(cells)), is_reported: false }, Some(transition)))
+}
+
+/// How an attempt went; the first report of a pass counts.
 pub(crate) fn report(
-    _backend: &Backend,
-    _endpoint: &Endpoint,
-    _pass: &mut Pass,
-    _verdict: Verdict,
-    _now_ms: u64,
+    backend: &Backend,
+    endpoint: &Endpoint,
+    pass: &mut Pass,
+    verdict: Verdict,
+    now_ms: u64,
 ) -> Option<Transition> {
-    unimplemented!()
+    if std::mem::replace(&mut pass.is_reported, true) {
+        return None;
+    }
+    let rule = &backend.policy.circuit_breaking;
+    match (pass.probe.take(), verdict) {
+        (Some(cells), Verdict::Success) => readmit(&cells, now_ms),
+        (Some(cells), Verdict::Failure) => eject_again(&cells, rule, now_ms),
+        (Some(cells), Verdict::Ignore) => abandon(&cells),
+        (None, Verdict::Success) => {
+            succeed(&endpoint.cells, rule, now_ms);
+            None
+        }
+        (None, Verdict::Failure) => fail(backend, &endpoint.cells, now_ms),
+        (None, Verdict::Ignore) => None,
+    }
 }
+
+/// One more failure in a row. Those of an endpoint that is out already came
+/// too late to count.
+fn fail(backend: &Backend, cells: &EndpointCells, now_ms: u64) -> Option<Transition> {
+    let rule = &backend.policy.circuit_breaking;
+    let mut place = None;
+    loop {
+        let word = read(cells);
+        if word.phase != Phase::In {
+            return None;
+        }
+        let failures = (word.failures + 1).min(Word::MOST_FAILURES);
+        let counted = Word { failures, ..word };
+        let is_enough = rule.consecutive_failures > 0 && failures >= rule.consecutive_failures.min(Word::MOST_FAILURES);
+        if is_enough && place.is_none() {
+            place = Place::take(backend, cells);
+        }
+        if !is_enough || place.is_none() {
+            if replace(cells, word, counted) {
+                return None;
+            }
+            continue;
+        }
+        let out = word.ejected(rule, now_ms);
+        if replace(cells, word, out) {
+            place.map(Place::keep);
+            return Some(Transition { from: counted.state(), to: out.state(), why: Why::ConsecutiveFailures });
+        }
+    }
+}
+
+/// Ends a row of failures. After as long inside as its last ejection lasted,
+/// the next ejection will be one step shorter.
+fn succeed(cells: &EndpointCells, rule: &CircuitBreaking, now_ms: u64) {
+    loop {
+        let word = read(cells);
+        if word.phase != Phase::In || (word.failures == 0 && word.ejections == 0) {
+            return;
+        }
+        let mut next = Word { failures: 0, ..word };
+        let last = duration(rule, word.ejections.saturating_sub(1));
+        if word.ejections > 0 && now_ms.saturating_sub(word.time_ms) >= last {
+            next = Word { ejections: word.ejections - 1, time_ms: now_ms, ..next };
+        }
+        if next == word || replace(cells, word, next) {
+            return;
+        }
+    }
+}
+
+fn readmit(cells: &EndpointCells, now_ms: u64) -> Option<Transition> {
+    let transition = leave_probing(cells, Why::ProbeSucceeded, |word| Word {
+        phase: Phase::In,
+        failures: 0,
+        time_ms: now_ms,
+        ..word
+    });
+    if transition.is_some() {
+        Place::give_back(cells);
+    }
+    transition
+}
+
+fn eject_again(cells: &EndpointCells, rule: &CircuitBreaking, now_ms: u64) -> Option<Transition> {
+    leave_probing(cells, Why::ProbeFailed, |word| word.ejected(rule, now_ms))
+}
+
+/// Its time stays over, so the next request probes.
+fn abandon(cells: &EndpointCells) -> Option<Transition> {
+    leave_probing(cells, Why::ProbeAbandoned, |word| Word { phase: Phase::Out, ..word })
+}
+
+/// Only the holder of the probe changes a word that says so.
+fn leave_probing(cells: &EndpointCells, why: Why, next: impl Fn(Word) -> Word) -> Option<Transition> {
+    let word = read(cells);
+    let to = next(word);
+    replace(cells, word, to).then(|| Transition { from: State::Probing, to: to.state(), why })
+}
+
+/// A place among the ejected, until it is kept.
+struct Place<'a>(&'a EndpointCells);
+
+impl<'a> Place<'a> {
+    fn take(backend: &Backend, cells: &'a EndpointCells) -> Option<Self> {
+        let ready = u64::try_from(backend.ready().len()).unwrap_or(u64::MAX);
+        let percent = u64::from(backend.policy.circuit_breaking.max_ejected_percent.min(100));
+        let most = (ready * percent / 100).min(ready.saturating_sub(1));
+        let more = |ejected: u32| (u64::from(ejected) < most).then(|| ejected + 1);
+        let counter = &cells.backend().ejected;
+        counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Self(cells))
+    }
+
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    fn give_back(cells: &EndpointCells) {
+        cells.backend().ejected.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        Self::give_back(self.0);
+    }
+}
+
+/// Of the ejection after so many in a row.
+fn duration(rule: &CircuitBreaking, ejections: u32) -> u64 {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let grown = milliseconds(rule.base_ejection).saturating_mul(1 << ejections.min(40));
+    grown.min(milliseconds(rule.max_ejection)).min(Word::LATEST_MS / 2)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    In,
+    Out,
+    Probing,
+}
+
+/// The cell's contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Word {
+    phase: Phase,
+    /// 6 bits: in a row; the next one lasts longer.
+    ejections: u32,
+    /// 16 bits: in a row.
+    failures: u32,
+    /// 40 bits: when an ejection ends, or since when it is in again.
+    time_ms: u64,
+}
+
+impl Word {
+    const MOST_FAILURES: u32 = (1 << 16) - 1;
+    const MOST_EJECTIONS: u32 = (1 << 6) - 1;
+    /// 34 years.
+    const LATEST_MS: u64 = (1 << 40) - 1;
+    const PROBING: u64 = 1 << 62;
+
+    fn state(self) -> State {
+        match self.phase {
+            Phase::In => State::In { failures: self.failures },
+            Phase::Out => State::Ejected { until_ms: self.time_ms },
+            Phase::Probing => State::Probing,
+        }
+    }
+
+    fn is_due(self, now_ms: u64) -> bool {
+        self.phase == Phase::Out && self.time_ms <= now_ms
+    }
+
+    fn ejected(self, rule: &CircuitBreaking, now_ms: u64) -> Self {
+        Self {
+            phase: Phase::Out,
+            ejections: (self.ejections + 1).min(Self::MOST_EJECTIONS),
+            failures: 0,
+            time_ms: now_ms.saturating_add(duration(rule, self.ejections)),
+        }
+    }
+
+    fn pack(self) -> u64 {
+        let phase = match self.phase {
+            Phase::In => 0,
+            Phase::Out => EndpointCells::OUT,
+            Phase::Probing => EndpointCells::OUT | Self::PROBING,
+        };
+        phase | u64::from(self.ejections) << 56 | u64::from(self.failures) << 40 | self.time_ms.min(Self::LATEST_MS)
+    }
+
+    fn unpack(bits: u64) -> Self {
+        Self {
+            phase: match (bits & EndpointCells::OUT != 0, bits & Self::PROBING != 0) {
+                (false, _) => Phase::In,
+                (true, false) => Phase::Out,
+                (true, true) => Phase::Probing,
+            },
+            ejections: (bits >> 56) as u32 & Self::MOST_EJECTIONS,
+            failures: (bits >> 40) as u32 & Self::MOST_FAILURES,
+            time_ms: bits & Self::LATEST_MS,
+        }
+    }
+}
+
+fn read(cells: &EndpointCells) -> Word {
+    Word::unpack(cells.breaker.load(Ordering::Acquire))
+}
+
+fn replace(cells: &EndpointCells, from: Word, to: Word) -> bool {
+    cells.breaker.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+#[cfg(test)]
+mod tests;
