@@ -32,6 +32,15 @@ pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
     names.value.general_names.iter().filter_map(uri).collect()
 }
 
+/// Exactly of the form that `spiffe` writes, in this trust domain.
+pub(crate) fn is_workload(uri: &str, trust_domain: &str) -> bool {
+    let parts = || {
+        let path = uri.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?.strip_prefix("/ns/")?;
+        path.split_once("/sa/")
+    };
+    parts().is_some_and(|(namespace, account)| is_part(namespace) && is_part(account))
+}
+
 /// SPIFFE-ID §2.1 and §2.2: letters, digits, dots, dashes, underscores; not empty.
 pub(crate) fn is_part(part: &str) -> bool {
     !matches!(part, "" | "." | "..")
@@ -47,6 +56,14 @@ mod tests {
     fn an_identity_is_written_from_its_parts() {
         assert_eq!(spiffe("cluster.local", &Name::new("shop", "cart")), "spiffe://cluster.local/ns/shop/sa/cart");
         assert_eq!(control_plane("d"), "spiffe://d/ns/weft-system/sa/weft-control-plane");
+    }
+
+    #[test]
+    fn only_a_workload_of_the_trust_domain_is_one() {
+        assert!(is_workload("spiffe://d/ns/shop/sa/cart", "d"));
+        for uri in ["spiffe://dd/ns/shop/sa/cart", "spiffe://d/ns/shop/sa/cart/x", "spiffe://d/ns//sa/cart", "spiffe://d"] {
+            assert!(!is_workload(uri, "d"), "{uri}");
+        }
     }
 
     #[test]

@@ -1,1 +1,60 @@
-//! serve
+//! Streams what the index says to proxies, and certifies them.
+//!
+//! A caller goes through `accept` (socket, TLS) and `tls` (who it is), then
+//! `identity` for a certificate or `discovery` and `session` for its stream.
+//! `hub` is the one task that owns the index: it knows who subscribes to what
+//! (`stream`), renders (`render`) and keeps each resource encoded (`shelf`).
+//! Signing and tokens come in by traits; nothing here knows files or keys.
+
+pub(crate) mod accept;
+pub(crate) mod discovery;
+pub(crate) mod hub;
+pub(crate) mod identity;
+pub(crate) mod metrics;
+mod render;
+mod resource;
+mod session;
+mod shelf;
+mod stream;
+pub(crate) mod tls;
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Server, server::Router};
+use weft_proto::v1::identity_server::IdentityServer;
+
+/// A proxy has one stream and now and then a request.
+const STREAMS: u32 = 16;
+/// A dead peer that never said goodbye keeps its slot for no longer than both.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// Carries connections to the two services until the acceptor has ended.
+///
+/// # Errors
+/// When HTTP/2 itself can't be served.
+pub(crate) async fn run(
+    acceptor: accept::Acceptor,
+    identity: identity::Identity,
+    discovery: discovery::Discovery,
+) -> Result<(), tonic::transport::Error> {
+    let (sender, connections) = mpsc::channel::<io::Result<accept::Connection>>(64);
+    let _acceptor = crate::runtime::spawn(acceptor.run(sender));
+    router(identity, discovery).serve_with_incoming(ReceiverStream::new(connections)).await
+}
+
+fn router(identity: identity::Identity, discovery: discovery::Discovery) -> Router {
+    let identity = IdentityServer::from_arc(Arc::new(identity)).max_decoding_message_size(identity::LONGEST_REQUEST);
+    Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .http2_max_header_list_size(16 * 1024)
+        .add_service(identity)
+        .add_service(discovery)
+}
+
+#[cfg(test)]
+mod tests;

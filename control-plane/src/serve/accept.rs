@@ -1,0 +1,311 @@
+//! From a socket to a connection whose caller is known.
+//!
+//! TCP or a unix socket, the same TLS on both. Everything has a limit: open
+//! connections, handshakes under way, the time that one takes. What comes after
+//! is tonic, which finds the `Peer` in each request's extensions.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+use crate::{
+    clock::Wall,
+    runtime::Tasks,
+    serve::{
+        metrics::{Metrics, Reason},
+        tls::{Nobody, Tls, Verified},
+    },
+};
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Each costs a signature; more at once only make all of them late.
+const HANDSHAKES: usize = 256;
+
+/// Where proxies reach the control plane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    pub(crate) async fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            // Whoever reaches it: TLS says who it is.
+            Address::Unix(path) => Ok(Self::Unix(bind_unix(path, 0o666)?)),
+        }
+    }
+
+    pub(crate) fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?)),
+            Self::Unix(listener) => {
+                let address = listener.local_addr()?;
+                Ok(Address::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned()))
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                socket.set_nodelay(true)?;
+                Ok(Socket::Tcp(socket))
+            }
+            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Replaces a socket that nobody listens on any more, and nothing else.
+pub(crate) fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Hands finished handshakes on until nobody takes them.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) listener: Listener,
+    pub(crate) tls: watch::Receiver<Arc<Tls>>,
+    pub(crate) most_connections: usize,
+    pub(crate) clock: Wall,
+    pub(crate) metrics: Metrics,
+}
+
+impl Acceptor {
+    pub(crate) async fn run(self, ready: mpsc::Sender<io::Result<Connection>>) {
+        let open = Arc::new(Semaphore::new(self.most_connections));
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let mut tasks = Tasks::new();
+        loop {
+            let Ok(handshake) = handshakes.clone().acquire_owned().await else { return };
+            let socket = tokio::select! {
+                () = ready.closed() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            let socket = match socket {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of descriptors, most likely: those in use have to end first.
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = open.clone().try_acquire_owned() else {
+                self.metrics.refuse(Reason::TooMany);
+                tracing::warn!(limit = self.most_connections, "too many connections");
+                continue;
+            };
+            let (tls, ready) = (self.tls.borrow().clone(), ready.clone());
+            let (clock, metrics) = (self.clock, self.metrics.clone());
+            tasks.spawn(async move {
+                match timeout(HANDSHAKE, shake_hands(socket, &tls, clock)).await {
+                    Ok(Ok((stream, verified))) => {
+                        let connection = Connection::new(stream, verified, slot, metrics);
+                        let _stopping = ready.send(Ok(connection)).await;
+                    }
+                    Ok(Err(refused)) => {
+                        metrics.refuse(refused.reason());
+                        tracing::debug!(error = %refused, "a handshake failed");
+                    }
+                    Err(_) => metrics.refuse(Reason::HandshakeTimeout),
+                }
+                drop(handshake);
+            });
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Handshake(#[from] io::Error),
+    #[error(transparent)]
+    Nobody(#[from] Nobody),
+}
+
+impl Refused {
+    const fn reason(&self) -> Reason {
+        match self {
+            Self::Handshake(_) => Reason::Handshake,
+            Self::Nobody(_) => Reason::PeerIdentity,
+        }
+    }
+}
+
+async fn shake_hands(
+    socket: Socket,
+    tls: &Tls,
+    clock: Wall,
+) -> Result<(TlsStream<Socket>, Option<Verified>), Refused> {
+    let stream = TlsAcceptor::from(tls.config.clone()).accept(socket).await?;
+    let session = stream.get_ref().1;
+    if session.alpn_protocol() != Some(b"h2") {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2").into());
+    }
+    let verified = match session.peer_certificates() {
+        Some(chain) => {
+            let chain: Vec<_> = chain.iter().map(|it| it.clone().into_owned()).collect();
+            Some(tls.verify(&chain, clock)?)
+        }
+        None => None,
+    };
+    Ok((stream, verified))
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// `None`: it showed no certificate.
+    pub(crate) verified: Option<Arc<Verified>>,
+    pub(crate) closer: Closer,
+}
+
+/// Ends a connection whose reader is stuck, from outside.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closer(Arc<(AtomicBool, AtomicWaker)>);
+
+impl Closer {
+    pub(crate) fn close(&self) {
+        self.0.0.store(true, Ordering::Release);
+        self.0.1.wake();
+    }
+
+    /// An error once it is closed; until then the task is woken when it will be.
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.0.1.register(cx.waker());
+        if self.0.0.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "closed by its session"));
+        }
+        Ok(())
+    }
+}
+
+/// A connection as tonic takes it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TlsStream<Socket>,
+    peer: Peer,
+    metrics: Metrics,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TlsStream<Socket>, verified: Option<Verified>, slot: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+        metrics.connections.inc();
+        let peer = Peer { verified: verified.map(Arc::new), closer: Closer::default() };
+        Self { stream, peer, metrics, _slot: slot }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.peer.closer.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.peer.closer.check(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.closer.check(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.closer.check(cx)?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// TCP or unix.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

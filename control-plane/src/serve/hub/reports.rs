@@ -1,0 +1,89 @@
+//! The hub's state as an operator sees it. Reads, never changes.
+
+use tokio::time::Instant;
+
+use crate::{
+    report::{Certificate, Problem, Proxy, Reject, Report, Resource},
+    serve::{hub::State, resource::Version, stream::Stream},
+};
+
+impl State {
+    pub(crate) fn report(&self, now_seconds: u64) -> Report {
+        let mut proxies: Vec<Proxy> =
+            self.streams.values().filter(|it| !it.is_gone()).map(|it| self.proxy(it)).collect();
+        proxies.sort_by(|a, b| a.pod.cmp(&b.pod));
+        let since = |then: u64| {
+            let signed = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+            signed(now_seconds).saturating_sub(signed(then))
+        };
+        let certificates = self.certificates.iter().map(|(pod, it)| Certificate {
+            pod: pod.to_string(),
+            identity: it.identity.clone(),
+            age_seconds: since(it.issued),
+            expires_seconds: -since(it.expires),
+        });
+        Report {
+            trust_domain: self.trust_domain.clone(),
+            synced: self.synced,
+            proxies,
+            certificates: certificates.collect(),
+            problems: self.problems(),
+        }
+    }
+
+    fn proxy(&self, stream: &Stream) -> Proxy {
+        let now = Instant::now();
+        let entries = || {
+            let of = |name| self.shelf.find(name, &stream.view);
+            stream.interests.iter().filter_map(move |(name, interest)| Some((name, interest, of(name)?)))
+        };
+        let resources = entries().map(|(name, interest, entry)| Resource {
+            name: name.to_string(),
+            held: if interest.acknowledged == 0 { String::new() } else { hexadecimal(interest.acknowledged) },
+            newest: hexadecimal(entry.version),
+        });
+        let rejects = stream.rejects.iter().map(|(name, it)| Reject {
+            name: name.to_string(),
+            version: hexadecimal(it.version),
+            reason: it.reason.clone(),
+            seconds_ago: now.saturating_duration_since(it.at).as_secs_f64(),
+        });
+        Proxy {
+            pod: stream.caller.pod.to_string(),
+            uid: stream.caller.uid.clone(),
+            identity: stream.caller.identity.clone(),
+            version: stream.caller.version.clone(),
+            features: stream.caller.features.clone(),
+            connected_seconds: now.saturating_duration_since(stream.since).as_secs_f64(),
+            silent_seconds: now.saturating_duration_since(stream.heard).as_secs_f64(),
+            resources: resources.collect(),
+            rejects: rejects.collect(),
+            denied: entries().flat_map(|(_, _, entry)| entry.denied.iter().cloned()).collect(),
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let files = self.file_problems.iter().map(|it| Problem {
+            file: it.file.clone(),
+            document: it.document.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1)),
+            object: it.object.as_ref().map(ToString::to_string).unwrap_or_default(),
+            field: it.field.clone(),
+            message: it.message.clone(),
+            remedy: it.remedy.clone(),
+        });
+        let objects = self.index.problems().map(|it| Problem {
+            object: it.object.to_string(),
+            field: it.field.clone(),
+            message: it.message.clone(),
+            remedy: it.remedy.clone(),
+            ..Problem::default()
+        });
+        let mut problems: Vec<Problem> = files.chain(objects).chain(self.other_problems.values().cloned()).collect();
+        problems.sort();
+        problems
+    }
+}
+
+fn hexadecimal(version: Version) -> String {
+    format!("{version:016x}")
+}
