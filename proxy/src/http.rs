@@ -1,6 +1,6 @@
 //! HTTP/1 and HTTP/2: protocols, and the order of an exchange.
 
 pub(crate) mod deadline;
-mod h1;
+pub(crate) mod h1;
 pub(crate) mod headers;
 pub(crate) mod retry;

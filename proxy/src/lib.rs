@@ -41,6 +41,10 @@ mod discovery;
 mod outcome;
 mod request;
 
+// What tests outside of the crate may reach.
+#[doc(hidden)]
+pub mod seams;
+
 // Ground.
 mod addr;
 mod clock;

@@ -1,1 +1,3 @@
 //! Harness of the tests that need more than one process.
+
+pub mod corpus;
