@@ -7,7 +7,9 @@
 pub mod http1 {
     use bytes::{Bytes, BytesMut};
 
-    use crate::http::h1::{self, Bad, BodyDecoder, Decoded, Edit, Fields, Framing, Limits, MeshFields};
+    use crate::http::h1::{
+        self, Bad, BodyDecoder, Decoded, Edit, Fields, Framing, Limits, MeshFields,
+    };
     use crate::http::h1::{Persistence, Scanner, Version};
 
     /// Name and value, as they came.
@@ -60,7 +62,11 @@ pub mod http1 {
     impl Asked {
         fn of_codec(self) -> h1::Asked {
             h1::Asked {
-                version: if self == Self::Http10 { Version::Http10 } else { Version::Http11 },
+                version: if self == Self::Http10 {
+                    Version::Http10
+                } else {
+                    Version::Http11
+                },
                 head: self == Self::Head,
                 upgrade: self == Self::Upgrade,
             }
@@ -120,13 +126,21 @@ pub mod http1 {
                     return Ok(Some(head));
                 }
                 if !self.arrive() {
-                    return if self.buffer.is_empty() { Ok(None) } else { Err(Stop::Incomplete) };
+                    return if self.buffer.is_empty() {
+                        Ok(None)
+                    } else {
+                        Err(Stop::Incomplete)
+                    };
                 }
             }
         }
 
         fn body(&mut self, framing: Framing, written_as: Framing) -> Result<Body, Stop> {
-            let mut body = Body { data: Vec::new(), trailers: Vec::new(), written: BytesMut::new() };
+            let mut body = Body {
+                data: Vec::new(),
+                trailers: Vec::new(),
+                written: BytesMut::new(),
+            };
             let mut last = None;
             let mut decoder = BodyDecoder::new(framing, &self.limits);
             loop {
@@ -160,24 +174,38 @@ pub mod http1 {
     }
 
     fn plain(fields: &Fields) -> Vec<Field> {
-        fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec())).collect()
+        fields
+            .iter()
+            .map(|field| (field.name.to_vec(), field.value.to_vec()))
+            .collect()
     }
 
     fn edit(framing: Framing, persistence: Persistence) -> Edit<'static> {
-        Edit { framing, persistence, mesh_fields: MeshFields::Strip, extra: &[] }
+        Edit {
+            framing,
+            persistence,
+            mesh_fields: MeshFields::Strip,
+            extra: &[],
+        }
     }
 
     /// Reads requests until the bytes end or one is refused.
     pub fn read_requests<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
         let mut feed = Feed::new(pieces);
-        let mut read = Read { messages: Vec::new(), end: End::Clean, forwarded: Vec::new() };
+        let mut read = Read {
+            messages: Vec::new(),
+            end: End::Clean,
+            forwarded: Vec::new(),
+        };
         loop {
             match read_request(&mut feed, &mut read) {
                 Ok(true) => {}
                 Ok(false) => return read,
                 // Nobody answers a request whose sender has left.
                 Err(Stop::Incomplete | Stop::Bad(Bad::Truncated)) => read.end = End::Incomplete,
-                Err(Stop::Bad(bad)) => read.end = End::Refused(bad.in_request().as_str(), format!("{bad:?}")),
+                Err(Stop::Bad(bad)) => {
+                    read.end = End::Refused(bad.in_request().as_str(), format!("{bad:?}"))
+                }
             }
             if read.end != End::Clean {
                 return read;
@@ -185,20 +213,30 @@ pub mod http1 {
         }
     }
 
-    fn read_request<'a>(feed: &mut Feed<impl Iterator<Item = &'a [u8]>>, read: &mut Read) -> Result<bool, Stop> {
+    fn read_request<'a>(
+        feed: &mut Feed<impl Iterator<Item = &'a [u8]>>,
+        read: &mut Read,
+    ) -> Result<bool, Stop> {
         let Some(head) = feed.head(h1::parse_request)? else {
             return Ok(false);
         };
         let framing = h1::request_framing(&head);
         let body = feed.body(framing, framing)?;
         let persists = head.version() == Version::Http11 || head.keeps_alive();
-        let persistence = if persists { Persistence::KeepAlive } else { Persistence::Close };
+        let persistence = if persists {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        };
         let mut out = BytesMut::new();
         h1::encode_request(&mut out, &head, &edit(framing, persistence));
         read.forwarded.extend_from_slice(&out);
         read.forwarded.extend_from_slice(&body.written);
         read.messages.push(Message {
-            start: Start::Request { method: head.method().to_owned(), target: head.target().to_vec() },
+            start: Start::Request {
+                method: head.method().to_owned(),
+                target: head.target().to_vec(),
+            },
             version: head.version().as_str(),
             fields: plain(head.fields()),
             body: body.data,
@@ -210,13 +248,19 @@ pub mod http1 {
     /// Reads informational responses and the final one.
     pub fn read_responses<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, asked: Asked) -> Read {
         let mut feed = Feed::new(pieces);
-        let mut read = Read { messages: Vec::new(), end: End::Clean, forwarded: Vec::new() };
+        let mut read = Read {
+            messages: Vec::new(),
+            end: End::Clean,
+            forwarded: Vec::new(),
+        };
         loop {
             match read_response(&mut feed, asked.of_codec(), &mut read) {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(Stop::Incomplete) => read.end = End::Incomplete,
-                Err(Stop::Bad(bad)) => read.end = End::Refused(bad.in_response().as_str(), format!("{bad:?}")),
+                Err(Stop::Bad(bad)) => {
+                    read.end = End::Refused(bad.in_response().as_str(), format!("{bad:?}"))
+                }
             }
             return read;
         }
@@ -243,7 +287,10 @@ pub mod http1 {
         read.forwarded.extend_from_slice(&out);
         read.forwarded.extend_from_slice(&body.written);
         read.messages.push(Message {
-            start: Start::Response { status: head.status(), reason: head.reason().to_vec() },
+            start: Start::Response {
+                status: head.status(),
+                reason: head.reason().to_vec(),
+            },
             version: head.version().as_str(),
             fields: plain(head.fields()),
             body: body.data,

@@ -41,7 +41,9 @@ pub fn parse(text: &str) -> Vec<Case> {
 
 fn parse_case(lines: &[&str]) -> Case {
     let (title, rest) = lines.split_first().expect("a paragraph has a line");
-    let name = title.strip_prefix("== ").unwrap_or_else(|| panic!("no case begins with {title:?}"));
+    let name = title
+        .strip_prefix("== ")
+        .unwrap_or_else(|| panic!("no case begins with {title:?}"));
     let mut verdict = None;
     let mut asked = "GET".to_owned();
     let mut body = None;
@@ -53,8 +55,16 @@ fn parse_case(lines: &[&str]) -> Case {
         match key {
             "<" => input.extend(unescape(value)),
             ">" => forwarded.get_or_insert_default().extend(unescape(value)),
-            "accepted:" => verdict = Some(Verdict::Accepted(value.parse().expect("a number of messages"))),
-            "incomplete:" => verdict = Some(Verdict::Incomplete(value.parse().expect("a number of messages"))),
+            "accepted:" => {
+                verdict = Some(Verdict::Accepted(
+                    value.parse().expect("a number of messages"),
+                ))
+            }
+            "incomplete:" => {
+                verdict = Some(Verdict::Incomplete(
+                    value.parse().expect("a number of messages"),
+                ))
+            }
             "refused:" => {
                 let (fault, flaw) = value.split_once(' ').expect("a fault and a flaw");
                 verdict = Some(Verdict::Refused(fault.to_owned(), flaw.to_owned()));
@@ -73,7 +83,15 @@ fn parse_case(lines: &[&str]) -> Case {
         Verdict::Accepted(_) => input.clone(),
         Verdict::Incomplete(_) | Verdict::Refused(..) => Vec::new(),
     });
-    Case { name: name.to_owned(), verdict, asked, body, trailers, input, forwarded }
+    Case {
+        name: name.to_owned(),
+        verdict,
+        asked,
+        body,
+        trailers,
+        input,
+        forwarded,
+    }
 }
 
 /// `\r \n \t \0 \\ \xNN`, and `${N*BYTES}`.
@@ -81,7 +99,10 @@ pub fn unescape(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        if let Some((count, tail)) = rest.strip_prefix("${").and_then(|tail| tail.split_once('*')) {
+        if let Some((count, tail)) = rest
+            .strip_prefix("${")
+            .and_then(|tail| tail.split_once('*'))
+        {
             let (piece, tail) = tail.split_once('}').expect("a repetition ends");
             out.extend(unescape(piece).repeat(count.parse().expect("a repetition has a count")));
             rest = tail;
@@ -102,7 +123,10 @@ pub fn unescape(text: &str) -> Vec<u8> {
             '\\' => (b'\\', 1),
             'x' => {
                 let digits = tail.get(1..3).expect("two digits");
-                (u8::from_str_radix(digits, 16).expect("hexadecimal digits"), 3)
+                (
+                    u8::from_str_radix(digits, 16).expect("hexadecimal digits"),
+                    3,
+                )
             }
             other => panic!("unknown escape {other:?} in {text:?}"),
         };

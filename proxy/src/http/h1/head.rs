@@ -344,9 +344,12 @@ fn diagnose(block: &[u8], error: httparse::Error, start_line: Bad) -> Bad {
     }
     match error {
         httparse::Error::HeaderName => diagnose_name(block),
-        httparse::Error::HeaderValue | httparse::Error::NewLine => Bad::ControlByte,
+        httparse::Error::HeaderValue => Bad::ControlByte,
         httparse::Error::TooManyHeaders => Bad::TooManyFields,
-        httparse::Error::Status | httparse::Error::Token | httparse::Error::Version => start_line,
+        httparse::Error::NewLine
+        | httparse::Error::Status
+        | httparse::Error::Token
+        | httparse::Error::Version => start_line,
     }
 }
 

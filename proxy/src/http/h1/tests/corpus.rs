@@ -5,7 +5,11 @@ use crate::seams::http1::{Asked, End, Read, read_requests, read_responses};
 
 macro_rules! corpus {
     ($file:literal) => {
-        parse(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus/http1/", $file)))
+        parse(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/corpus/http1/",
+            $file
+        )))
     };
 }
 
@@ -39,11 +43,17 @@ fn judge(case: &Case, read: &Read) -> Option<String> {
         End::Refused(fault, flaw) => Verdict::Refused((*fault).to_owned(), flaw.clone()),
     };
     if verdict != case.verdict {
-        return Some(format!("{}: {verdict:?} instead of {:?}", case.name, case.verdict));
+        return Some(format!(
+            "{}: {verdict:?} instead of {:?}",
+            case.name, case.verdict
+        ));
     }
     if read.forwarded != case.forwarded {
         let (is, due) = (read.forwarded.escape_ascii(), case.forwarded.escape_ascii());
-        return Some(format!("{}: passed on\n    {is}\n  instead of\n    {due}", case.name));
+        return Some(format!(
+            "{}: passed on\n    {is}\n  instead of\n    {due}",
+            case.name
+        ));
     }
     let last = read.messages.last()?;
     if matches!(verdict, Verdict::Accepted(_)) {
@@ -88,7 +98,10 @@ fn every_flaw_but_a_truncated_request_is_provoked() {
         })
         .collect();
     for bad in super::Bad::ALL {
-        assert!(provoked.contains(&format!("{bad:?}")), "no case provokes {bad:?}");
+        assert!(
+            provoked.contains(&format!("{bad:?}")),
+            "no case provokes {bad:?}"
+        );
     }
 }
 
@@ -100,7 +113,12 @@ fn what_is_passed_on_reads_the_same_again() {
         assert_eq!(again.end, End::Clean, "{}", case.name);
         assert_eq!(again.forwarded, first.forwarded, "{}", case.name);
         for (one, two) in first.messages.iter().zip(&again.messages) {
-            assert_eq!((&one.start, &one.body), (&two.start, &two.body), "{}", case.name);
+            assert_eq!(
+                (&one.start, &one.body),
+                (&two.start, &two.body),
+                "{}",
+                case.name
+            );
         }
     }
 }

@@ -4,10 +4,19 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::*;
 
-const GET: Asked = Asked { version: Version::Http11, head: false, upgrade: false };
+const GET: Asked = Asked {
+    version: Version::Http11,
+    head: false,
+    upgrade: false,
+};
 
 fn edit(framing: Framing, persistence: Persistence) -> Edit<'static> {
-    Edit { framing, persistence, mesh_fields: MeshFields::Keep, extra: &[] }
+    Edit {
+        framing,
+        persistence,
+        mesh_fields: MeshFields::Keep,
+        extra: &[],
+    }
 }
 
 fn written_request(text: &str, edit: &Edit<'_>) -> String {
@@ -24,8 +33,14 @@ fn written_response(text: &str, asked: Asked, edit: &Edit<'_>) -> String {
 
 #[test]
 fn extra_fields_come_last() {
-    let extra = [(HeaderName::from_static("weft-attempt"), HeaderValue::from_static("2"))];
-    let edit = Edit { extra: &extra, ..edit(Framing::None, Persistence::Close) };
+    let extra = [(
+        HeaderName::from_static("weft-attempt"),
+        HeaderValue::from_static("2"),
+    )];
+    let edit = Edit {
+        extra: &extra,
+        ..edit(Framing::None, Persistence::Close)
+    };
     assert_eq!(
         written_request("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &edit),
         "GET / HTTP/1.1\r\nHost: a\r\nconnection: close\r\nweft-attempt: 2\r\n\r\n"
@@ -35,19 +50,29 @@ fn extra_fields_come_last() {
 #[test]
 fn fields_of_the_mesh_stay_between_sidecars() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\nweft-attempt: 2\r\n\r\n";
-    assert_eq!(written_request(text, &edit(Framing::None, Persistence::KeepAlive)), text);
+    assert_eq!(
+        written_request(text, &edit(Framing::None, Persistence::KeepAlive)),
+        text
+    );
 }
 
 #[test]
 fn an_upgrade_is_never_answered_with_close() {
     let text = "HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    let asked = Asked { upgrade: true, ..GET };
-    assert_eq!(written_response(text, asked, &edit(Framing::None, Persistence::Close)), text);
+    let asked = Asked {
+        upgrade: true,
+        ..GET
+    };
+    assert_eq!(
+        written_response(text, asked, &edit(Framing::None, Persistence::Close)),
+        text
+    );
 }
 
 #[test]
 fn close_is_announced_once() {
-    let text = "HTTP/1.1 200 OK\r\nConnection: close\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let text =
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(
         written_response(text, GET, &edit(Framing::Length(0), Persistence::Close)),
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -58,7 +83,11 @@ fn close_is_announced_once() {
 fn framing_is_announced_where_the_head_does_not() {
     let text = "HTTP/1.1 200 OK\r\nX: y\r\n\r\n";
     assert_eq!(
-        written_response(text, GET, &edit(Framing::Length(70), Persistence::KeepAlive)),
+        written_response(
+            text,
+            GET,
+            &edit(Framing::Length(70), Persistence::KeepAlive)
+        ),
         "HTTP/1.1 200 OK\r\nX: y\r\ncontent-length: 70\r\n\r\n"
     );
     assert_eq!(
@@ -74,18 +103,44 @@ fn framing_is_announced_where_the_head_does_not() {
 
 #[test]
 fn an_answer_of_our_own_is_framed_for_its_asker() {
-    let fields = [(HeaderName::from_static("proxy-status"), HeaderValue::from_static("weft; error=x"))];
+    let fields = [(
+        HeaderName::from_static("proxy-status"),
+        HeaderValue::from_static("weft; error=x"),
+    )];
     let written = |asked, persistence| {
         let mut out = BytesMut::new();
-        encode_answer(&mut out, StatusCode::SERVICE_UNAVAILABLE, &fields, b"no\n", asked, persistence);
+        encode_answer(
+            &mut out,
+            StatusCode::SERVICE_UNAVAILABLE,
+            &fields,
+            b"no\n",
+            asked,
+            persistence,
+        );
         String::from_utf8(out.to_vec()).expect("text")
     };
-    let head = "HTTP/1.1 503 Service Unavailable\r\nproxy-status: weft; error=x\r\ncontent-length: 3\r\n";
-    assert_eq!(written(GET, Persistence::KeepAlive), format!("{head}\r\nno\n"));
-    assert_eq!(written(GET, Persistence::Close), format!("{head}connection: close\r\n\r\nno\n"));
-    assert_eq!(written(Asked { head: true, ..GET }, Persistence::KeepAlive), format!("{head}\r\n"));
-    let old = Asked { version: Version::Http10, ..GET };
-    assert_eq!(written(old, Persistence::KeepAlive), format!("{head}connection: keep-alive\r\n\r\nno\n"));
+    let head =
+        "HTTP/1.1 503 Service Unavailable\r\nproxy-status: weft; error=x\r\ncontent-length: 3\r\n";
+    assert_eq!(
+        written(GET, Persistence::KeepAlive),
+        format!("{head}\r\nno\n")
+    );
+    assert_eq!(
+        written(GET, Persistence::Close),
+        format!("{head}connection: close\r\n\r\nno\n")
+    );
+    assert_eq!(
+        written(Asked { head: true, ..GET }, Persistence::KeepAlive),
+        format!("{head}\r\n")
+    );
+    let old = Asked {
+        version: Version::Http10,
+        ..GET
+    };
+    assert_eq!(
+        written(old, Persistence::KeepAlive),
+        format!("{head}connection: keep-alive\r\n\r\nno\n")
+    );
 }
 
 #[test]

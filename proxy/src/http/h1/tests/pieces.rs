@@ -82,7 +82,9 @@ fn a_body_is_taken_without_copying() {
     let mut buffer = BytesMut::from("helloworld");
     let start = buffer.as_ptr();
     let mut decoder = BodyDecoder::new(Framing::Length(5), &Limits::default());
-    let Ok(Decoded::Data(data)) = decoder.decode(&mut buffer) else { panic!("data is there") };
+    let Ok(Decoded::Data(data)) = decoder.decode(&mut buffer) else {
+        panic!("data is there")
+    };
     assert_eq!((data.as_ptr(), &data[..]), (start, &b"hello"[..]));
     assert!(decoder.is_done());
     assert!(matches!(decoder.decode(&mut buffer), Ok(Decoded::End)));
@@ -98,7 +100,11 @@ fn only_a_body_until_close_may_end_with_the_connection() {
         (Framing::Length(1), Err(Bad::Truncated)),
         (Framing::Chunked, Err(Bad::Truncated)),
     ] {
-        assert_eq!(BodyDecoder::new(framing, &Limits::default()).end_of_stream(), ends, "{framing:?}");
+        assert_eq!(
+            BodyDecoder::new(framing, &Limits::default()).end_of_stream(),
+            ends,
+            "{framing:?}"
+        );
     }
 }
 
