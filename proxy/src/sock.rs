@@ -139,3 +139,53 @@ pub(crate) fn reset_on_drop(stream: &TcpStream) {
     // It fails only on a connection that is gone already.
     let _gone = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = listener("[::]:0".parse().unwrap(), &Liveness::default()).unwrap();
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.local_addr().unwrap().port());
+        let near = connect(to, Source::default(), &Liveness::default()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn both_ends_notice_a_dead_peer_and_send_at_once() {
+        let (near, accepted) = pair().await;
+        let liveness = Liveness::default();
+        for stream in [&near, &accepted] {
+            let socket = SockRef::from(stream);
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), liveness.idle);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), liveness.interval);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), liveness.probes);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(liveness.unacknowledged));
+        }
+    }
+
+    #[tokio::test]
+    async fn workers_share_a_port() {
+        let first = listener("127.0.0.1:0".parse().unwrap(), &Liveness::default()).unwrap();
+        assert!(listener(first.local_addr().unwrap(), &Liveness::default()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_inbound_side_dials_from_its_own_address() {
+        let listener = listener("127.0.0.1:0".parse().unwrap(), &Liveness::default()).unwrap();
+        let source = Source { inbound: true, mark: None };
+        let _near = connect(listener.local_addr().unwrap(), source, &Liveness::default()).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1.ip(), INBOUND_V4);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_not_an_orderly_end() {
+        let (near, mut accepted) = pair().await;
+        reset(near);
+        let error = accepted.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
