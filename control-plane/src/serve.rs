@@ -13,7 +13,7 @@ pub(crate) mod identity;
 pub(crate) mod metrics;
 mod render;
 mod resource;
-mod session;
+pub(crate) mod session;
 mod shelf;
 mod stream;
 pub(crate) mod tls;
