@@ -7,13 +7,23 @@
 //!
 //! Losing the control plane changes nothing here but the age of what is known.
 
+mod client;
+mod decode;
+mod dial;
+mod identity;
+mod state;
+mod store;
+mod subscriptions;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
+use self::{client::Client, dial::Dial, identity::Keeper, state::State};
 use crate::{
     clock::Wall,
     discovery::{Asker, Health, Snapshot},
+    identity::SpiffeId,
     runtime::Tasks,
     tls::certs,
 };
@@ -62,15 +72,83 @@ pub(crate) enum StartError {
     Identity(String),
 }
 
+/// Questions that may wait for this task.
+const MAX_QUESTIONS: usize = 1024;
+
 /// Begins on this thread's runtime (the side runtime) with what the state
 /// directory holds. Its tasks end with `tasks`.
 ///
 /// # Errors
 /// When the configuration can't be right: nothing is retried then.
-pub(crate) fn start(
-    _config: Config,
-    _wall: Wall,
-    _tasks: &mut Tasks,
-) -> Result<Handle, StartError> {
-    unimplemented!()
+pub(crate) fn start(config: Config, wall: Wall, tasks: &mut Tasks) -> Result<Handle, StartError> {
+    let address: dial::Address = config
+        .address
+        .parse()
+        .map_err(|_| StartError::Address(config.address.clone()))?;
+    start_with(config, dial::dial(address), wall, tasks)
 }
+
+fn start_with(
+    config: Config,
+    dial: Dial,
+    wall: Wall,
+    tasks: &mut Tasks,
+) -> Result<Handle, StartError> {
+    let identity = SpiffeId::new(
+        &config.trust_domain,
+        &config.namespace,
+        &config.service_account,
+    );
+    let identity = identity.map_err(|error| StartError::Identity(error.to_string()))?;
+    let state = State::new(config.state_directory.clone());
+    let bundle = bundle(&config, &state)?;
+    let certificates = Arc::new(certs::Store::new(&config.trust_domain, bundle, wall));
+    let health = Arc::new(Health::default());
+    health.update(|status| status.has_bundle = true);
+    let config = Arc::new(config);
+    let keeper = Keeper {
+        config: config.clone(),
+        identity,
+        dial: dial.clone(),
+        certificates: certificates.clone(),
+        health: health.clone(),
+        state: state.clone(),
+    };
+    keeper.restore();
+    let (asker, questions) = Asker::channel(MAX_QUESTIONS);
+    let mut client = Client::new(client::Parts {
+        config,
+        dial,
+        certificates: certificates.clone(),
+        health: health.clone(),
+        state,
+        questions,
+    });
+    client.restore();
+    let snapshots = client.store.subscribe();
+    tasks.spawn(keeper.run());
+    tasks.spawn(client.run());
+    Ok(Handle {
+        asker,
+        snapshots,
+        certificates,
+        health,
+    })
+}
+
+/// The launcher's roots, and those that an earlier life was told of: whichever
+/// is older, the first answer of the control plane replaces both.
+fn bundle(config: &Config, state: &State) -> Result<certs::Bundle, StartError> {
+    let path = &config.bundle_file;
+    let wrong = |error: String| StartError::Bundle {
+        path: path.clone(),
+        error,
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = state::certificates(&pem).ok_or_else(|| wrong("no certificates".to_owned()))?;
+    roots.extend(state.bundle().unwrap_or_default());
+    certs::Bundle::new(roots).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub(crate) async fn accept(io: Prefixed<TcpStream>, store: &Store) -> Result<Acc
         .1
         .set_buffer_limit(Some(alpn.buffer_limit()));
     let peer = Peer::Identified(proof.identity.clone());
-    let session = Session::new(proof, &own, store.wall().now());
+    let session = Session::new(proof, Some(&own), store.wall().now());
     Ok(Accepted {
         stream,
         peer,

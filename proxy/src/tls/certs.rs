@@ -164,8 +164,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(proof: verify::Proof, own: &Certificate, now: Duration) -> Self {
-        let ends = proof.chain.ends.min(own.not_after);
+    pub(super) fn new(proof: verify::Proof, own: Option<&Certificate>, now: Duration) -> Self {
+        let ours = own.map_or(Duration::MAX, |own| own.not_after);
+        let ends = proof.chain.ends.min(ours);
         let retires = now + ends.saturating_sub(now) / 5 * 4;
         Self {
             peer: proof.identity,
@@ -272,6 +273,17 @@ impl Store {
             .certificate
             .as_ref()
             .is_some_and(|certificate| certificate.is_valid(now))
+    }
+
+    /// Would peers with our roots accept our certificate? No, once its root is
+    /// removed or its time is over.
+    pub(crate) fn is_acceptable(&self) -> bool {
+        let material = self.current();
+        let own = material.certificate.as_ref();
+        own.is_some_and(|own| {
+            let now = self.wall.now();
+            verify::chain(own.chain(), &material.bundle, now, verify::Usage::Both).is_ok()
+        })
     }
 
     /// May this connection live on?

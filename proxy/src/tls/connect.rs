@@ -72,7 +72,7 @@ pub(crate) async fn connect(
         .1
         .set_buffer_limit(Some(alpn.buffer_limit()));
     let refusal = Refusal::default();
-    let session = Session::new(proof, &own, store.wall().now());
+    let session = Session::new(proof, Some(&own), store.wall().now());
     let stream = MeshStream {
         stream,
         refusal: Some(refusal.clone()),
@@ -93,11 +93,10 @@ pub(crate) async fn to_control_plane<S: AsyncRead + AsyncWrite + Unpin>(
     expected: &SpiffeId,
     store: &Store,
     own: Option<&Certificate>,
-) -> Result<TlsStream<S>, Reason> {
+) -> Result<(TlsStream<S>, Session), Reason> {
     let material = store.current();
-    Ok(handshake(stream, expected, "h2", store, &material, own)
-        .await?
-        .0)
+    let (stream, proof) = handshake(stream, expected, "h2", store, &material, own).await?;
+    Ok((stream, Session::new(proof, own, store.wall().now())))
 }
 
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(

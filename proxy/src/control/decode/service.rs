@@ -1,0 +1,271 @@
+//! Services: ports, routes and the policy towards them.
+//!
+//! Part of `decode`. A match that can't be read would select more than it
+//! should, so it rejects the resource; `store` resolves what rules name.
+
+use std::{sync::Arc, time::Duration};
+
+use weft_proto::v1;
+
+use super::{Invalid, milliseconds, port, protocol};
+use crate::discovery::{
+    BackendPolicy, CircuitBreaking, HeaderMatch, Limits, LoadBalancing, Match, PathMatch, Protocol,
+    Retries, ServiceName, Timeouts,
+};
+
+/// A port of a service, by name.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct Target {
+    pub(crate) service: ServiceName,
+    pub(crate) port: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) policy: Arc<BackendPolicy>,
+    pub(crate) ports: Vec<Port>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) routes: Vec<Route>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// "namespace/name".
+    pub(crate) name: Arc<str>,
+    pub(crate) created_milliseconds: i64,
+    pub(crate) rules: Vec<RouteRule>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RouteRule {
+    pub(crate) matches: Vec<Match>,
+    /// Weight, and where to or why not.
+    pub(crate) backends: Vec<(u32, Result<Target, Box<str>>)>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) backend_timeout: Option<Duration>,
+}
+
+pub(super) fn service(name: &ServiceName, wire: v1::Service) -> Result<Service, Invalid> {
+    if *wire.namespace != *name.namespace || *wire.name != *name.name {
+        return Err(Invalid::new("name", "is not the resource's"));
+    }
+    let mut ports = Vec::with_capacity(wire.ports.len());
+    for (at, wire) in wire.ports.into_iter().enumerate() {
+        ports.push(service_port(wire).map_err(|e| e.within(format_args!("ports[{at}]")))?);
+    }
+    let policy = match wire.policy {
+        Some(wire) => policy(wire).map_err(|e| e.within("policy"))?,
+        None => BackendPolicy::default(),
+    };
+    Ok(Service {
+        policy: Arc::new(policy),
+        ports,
+    })
+}
+
+fn service_port(wire: v1::ServicePort) -> Result<Port, Invalid> {
+    let mut routes = Vec::with_capacity(wire.routes.len());
+    for (at, wire) in wire.routes.into_iter().enumerate() {
+        routes.push(route(wire).map_err(|e| e.within(format_args!("routes[{at}]")))?);
+    }
+    Ok(Port {
+        port: port("port", wire.port)?,
+        protocol: protocol(wire.protocol),
+        routes,
+    })
+}
+
+fn route(wire: v1::Route) -> Result<Route, Invalid> {
+    let mut rules = Vec::with_capacity(wire.rules.len());
+    for (at, wire) in wire.rules.into_iter().enumerate() {
+        rules.push(rule(wire).map_err(|e| e.within(format_args!("rules[{at}]")))?);
+    }
+    Ok(Route {
+        name: format!("{}/{}", wire.namespace, wire.name).into(),
+        created_milliseconds: wire.created_milliseconds,
+        rules,
+    })
+}
+
+fn rule(wire: v1::Rule) -> Result<RouteRule, Invalid> {
+    let mut matches = Vec::with_capacity(wire.matches.len());
+    for (at, wire) in wire.matches.into_iter().enumerate() {
+        matches.push(one_match(wire).map_err(|e| e.within(format_args!("matches[{at}]")))?);
+    }
+    let mut backends = Vec::with_capacity(wire.backends.len());
+    for (at, wire) in wire.backends.into_iter().enumerate() {
+        backends.push(weighted(wire).map_err(|e| e.within(format_args!("backends[{at}]")))?);
+    }
+    Ok(RouteRule {
+        matches,
+        backends,
+        request_timeout: milliseconds(wire.request_timeout_milliseconds),
+        backend_timeout: milliseconds(wire.backend_timeout_milliseconds),
+    })
+}
+
+fn one_match(wire: v1::Match) -> Result<Match, Invalid> {
+    let path = match wire.path {
+        None => PathMatch::default(),
+        Some(v1::PathMatch { kind: Some(kind) }) => path(kind)?,
+        Some(v1::PathMatch { kind: None }) => {
+            return Err(Invalid::new("path", "of a kind newer than this proxy"));
+        }
+    };
+    let mut headers = Vec::with_capacity(wire.headers.len());
+    for header in wire.headers {
+        let name = http::HeaderName::from_bytes(header.name.as_bytes())
+            .map_err(|_| Invalid::new("headers.name", format_args!("{:?}", header.name)))?;
+        headers.push(HeaderMatch {
+            name: name.as_str().into(),
+            value: header.value.into(),
+        });
+    }
+    Ok(Match { path, headers })
+}
+
+fn path(kind: v1::path_match::Kind) -> Result<PathMatch, Invalid> {
+    let (v1::path_match::Kind::Exact(text) | v1::path_match::Kind::Prefix(text)) = &kind;
+    if !text.starts_with('/') {
+        let wrong = format_args!("{text:?} does not begin with a slash");
+        return Err(Invalid::new("path", wrong));
+    }
+    Ok(match kind {
+        v1::path_match::Kind::Exact(text) => PathMatch::Exact(text.into()),
+        v1::path_match::Kind::Prefix(text) => {
+            PathMatch::Prefix(text.strip_suffix('/').unwrap_or(&text).into())
+        }
+    })
+}
+
+fn weighted(wire: v1::WeightedBackend) -> Result<(u32, Result<Target, Box<str>>), Invalid> {
+    if wire.weight > 1_000_000 {
+        return Err(Invalid::new("weight", wire.weight));
+    }
+    if !wire.invalid.is_empty() {
+        return Ok((wire.weight, Err(wire.invalid.into())));
+    }
+    let service = wire
+        .service
+        .ok_or_else(|| Invalid::new("service", "missing"))?;
+    let target = target(&service).map_err(|e| e.within("service"))?;
+    Ok((wire.weight, Ok(target)))
+}
+
+pub(super) fn target(wire: &v1::ServiceRef) -> Result<Target, Invalid> {
+    if wire.namespace.is_empty() || wire.name.is_empty() {
+        return Err(Invalid::new("name", "empty"));
+    }
+    Ok(Target {
+        service: ServiceName {
+            namespace: wire.namespace.as_str().into(),
+            name: wire.name.as_str().into(),
+        },
+        port: port("port", wire.port)?,
+    })
+}
+
+/// What is absent keeps its default.
+fn policy(wire: v1::BackendPolicy) -> Result<BackendPolicy, Invalid> {
+    let defaults = BackendPolicy::default();
+    Ok(BackendPolicy {
+        load_balancing: match wire.load_balancing() {
+            v1::LoadBalancing::PeakEwma => LoadBalancing::PeakEwma,
+            v1::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
+            v1::LoadBalancing::Weighted => LoadBalancing::Weighted,
+        },
+        circuit_breaking: match wire.circuit_breaking {
+            Some(wire) => circuit_breaking(&wire).map_err(|e| e.within("circuit_breaking"))?,
+            None => defaults.circuit_breaking,
+        },
+        limits: wire
+            .limits
+            .map_or(defaults.limits, |wire| limits(&wire, &defaults.limits)),
+        retries: match wire.retries {
+            Some(wire) => retries(&wire, &defaults.retries).map_err(|e| e.within("retries"))?,
+            None => defaults.retries,
+        },
+        timeouts: wire.timeouts.map_or(defaults.timeouts, |wire| Timeouts {
+            connect: milliseconds(wire.connect_milliseconds).unwrap_or(defaults.timeouts.connect),
+            first_byte: milliseconds(wire.first_byte_milliseconds),
+            idle: milliseconds(wire.idle_milliseconds),
+            request: milliseconds(wire.request_milliseconds),
+        }),
+    })
+}
+
+fn circuit_breaking(wire: &v1::CircuitBreaking) -> Result<CircuitBreaking, Invalid> {
+    if wire.max_ejected_percent > 100 {
+        return Err(Invalid::new(
+            "max_ejected_percent",
+            wire.max_ejected_percent,
+        ));
+    }
+    let base_ejection = Duration::from_millis(wire.base_ejection_milliseconds);
+    let max_ejection = Duration::from_millis(wire.max_ejection_milliseconds);
+    if max_ejection < base_ejection {
+        return Err(Invalid::new(
+            "max_ejection_milliseconds",
+            "is less than the base",
+        ));
+    }
+    Ok(CircuitBreaking {
+        consecutive_failures: wire.consecutive_failures,
+        base_ejection,
+        max_ejection,
+        max_ejected_percent: wire.max_ejected_percent,
+    })
+}
+
+fn limits(wire: &v1::Limits, defaults: &Limits) -> Limits {
+    let limit = |value: u32| (value > 0).then_some(value);
+    Limits {
+        connections: limit(wire.connections),
+        requests: limit(wire.requests),
+        pending: limit(wire.pending),
+        pending_timeout: milliseconds(wire.pending_timeout_milliseconds)
+            .unwrap_or(defaults.pending_timeout),
+    }
+}
+
+fn retries(wire: &v1::Retries, defaults: &Retries) -> Result<Retries, Invalid> {
+    let status = |code: &u32| {
+        u16::try_from(*code)
+            .ok()
+            .filter(|code| (100..=599).contains(code))
+            .ok_or_else(|| Invalid::new("status_codes", code))
+    };
+    let grpc = |code: &u32| {
+        u8::try_from(*code)
+            .ok()
+            .filter(|code| *code <= 16)
+            .ok_or_else(|| Invalid::new("grpc_statuses", code))
+    };
+    let base_backoff =
+        milliseconds(wire.base_backoff_milliseconds).unwrap_or(defaults.base_backoff);
+    let max_backoff = milliseconds(wire.max_backoff_milliseconds).unwrap_or(defaults.max_backoff);
+    Ok(Retries {
+        attempts: wire.attempts,
+        status_codes: wire
+            .status_codes
+            .iter()
+            .map(status)
+            .collect::<Result<_, _>>()?,
+        grpc_statuses: wire
+            .grpc_statuses
+            .iter()
+            .map(grpc)
+            .collect::<Result<_, _>>()?,
+        non_idempotent: wire.non_idempotent,
+        per_try_timeout: milliseconds(wire.per_try_timeout_milliseconds),
+        base_backoff,
+        max_backoff: max_backoff.max(base_backoff),
+        budget_percent: wire.budget_percent,
+        budget_minimum_per_second: wire.budget_minimum_per_second,
+    })
+}
