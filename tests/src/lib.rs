@@ -1,3 +1,4 @@
 //! Harness of the tests that need more than one process.
 
 pub mod corpus;
+pub mod reference;

@@ -50,6 +50,18 @@ pub(crate) const MAX_FIELDS: usize = 256;
 /// The longest registered method has 17 bytes (UPDATEREDIRECTREF).
 const METHOD_BYTES: usize = 64;
 
+impl Limits {
+    /// For what a peer proxy sends: it accepted a message within these limits
+    /// and may have added its own fields, which must not be what breaks it.
+    pub(crate) const fn of_mesh(self) -> Self {
+        Self {
+            head_bytes: self.head_bytes.saturating_add(1024),
+            fields: self.fields.saturating_add(8),
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

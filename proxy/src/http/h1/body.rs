@@ -142,8 +142,13 @@ impl BodyDecoder {
             .saturating_add(self.extension_bytes)
             .saturating_add("\r\n".len());
         let window = buffer.get(..longest.min(buffer.len())).unwrap_or_default();
+        judge_size_start(window)?;
         let Some(end) = memchr(b'\n', window) else {
-            return self.judge_partial(window, longest).map(|()| None);
+            return if window.len() < longest {
+                Ok(None)
+            } else {
+                Err(Bad::ChunkExtensionsTooLarge)
+            };
         };
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").ok_or(Bad::BareLf)?;
@@ -155,26 +160,6 @@ impl BodyDecoder {
             .ok_or(Bad::ChunkExtensionsTooLarge)?;
         buffer.advance(end.saturating_add(1));
         Ok(Some(size))
-    }
-
-    /// Refuses an incomplete size line as soon as no continuation can save it.
-    fn judge_partial(&self, window: &[u8], longest: usize) -> Result<(), Bad> {
-        let digits = window
-            .iter()
-            .take_while(|byte| byte.is_ascii_hexdigit())
-            .count();
-        if digits > SIZE_DIGITS {
-            return Err(Bad::ChunkSizeOverflow);
-        }
-        match window.get(digits) {
-            Some(b'\r' | b';' | b' ' | b'\t') if digits > 0 => {}
-            Some(_) => return Err(Bad::ChunkSize),
-            None => {}
-        }
-        if window.len() >= longest {
-            return Err(Bad::ChunkExtensionsTooLarge);
-        }
-        Ok(())
     }
 }
 
@@ -198,6 +183,22 @@ fn skip_line_end(buffer: &mut BytesMut) -> Result<bool, Bad> {
     }
 }
 
+/// Refuses a size line, complete or not, as soon as nothing can save it.
+fn judge_size_start(window: &[u8]) -> Result<(), Bad> {
+    let digits = window
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    if digits > SIZE_DIGITS {
+        return Err(Bad::ChunkSizeOverflow);
+    }
+    match window.get(digits) {
+        None | Some(b'\n') => Ok(()),
+        Some(b'\r' | b';' | b' ' | b'\t') if digits > 0 => Ok(()),
+        Some(_) => Err(Bad::ChunkSize),
+    }
+}
+
 /// `1*HEXDIG`, and what follows it on the line.
 fn parse_size(line: &[u8]) -> Result<(u64, &[u8]), Bad> {
     let digits = line
@@ -205,9 +206,6 @@ fn parse_size(line: &[u8]) -> Result<(u64, &[u8]), Bad> {
         .take_while(|byte| byte.is_ascii_hexdigit())
         .count();
     let (digits, rest) = line.split_at_checked(digits).ok_or(Bad::ChunkSize)?;
-    if digits.len() > SIZE_DIGITS {
-        return Err(Bad::ChunkSizeOverflow);
-    }
     let text = str::from_utf8(digits).map_err(|_| Bad::ChunkSize)?;
     let size = u64::from_str_radix(text, 16).map_err(|_| Bad::ChunkSize)?;
     Ok((size, rest))

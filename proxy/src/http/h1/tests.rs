@@ -222,3 +222,30 @@ fn no_configuration_raises_the_number_of_fields_over_what_the_stack_holds() {
     assert_eq!(read(MAX_FIELDS), Ok(true));
     assert_eq!(read(MAX_FIELDS + 1), Err(Bad::TooManyFields));
 }
+
+#[test]
+fn a_head_at_its_limits_survives_the_second_sidecar() {
+    let limits = Limits::default();
+    let text = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+        "X: y\r\n".repeat(limits.fields - 1)
+    );
+    let head = request(&text);
+    let mut out = BytesMut::new();
+    let extra = [(
+        http::HeaderName::from_static("weft-attempt"),
+        http::HeaderValue::from_static("2"),
+    )];
+    let edit = Edit {
+        framing: Framing::None,
+        persistence: Persistence::Close,
+        mesh_fields: MeshFields::Keep,
+        extra: &extra,
+    };
+    encode_request(&mut out, &head, &edit);
+    let read = |limits| {
+        parse_request(&mut out.clone(), &mut Scanner::new(), limits).map(|head| head.is_some())
+    };
+    assert_eq!(read(&limits), Err(Bad::TooManyFields));
+    assert_eq!(read(&limits.of_mesh()), Ok(true));
+}
