@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{admin, record::Mode, telemetry::Format};
 
-pub(crate) use knobs::Knob;
+pub(crate) use knobs::{ALL, Knob};
 pub use parse::Errors;
 
 /// Everything. `app::run` takes it.

@@ -10,6 +10,8 @@
 // Shell.
 pub mod app;
 pub mod config;
+#[doc(hidden)]
+pub mod reference;
 
 // Stories.
 mod admin;

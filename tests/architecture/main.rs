@@ -1,1 +1,7 @@
-//! Tests that guard the architecture.
+//! Tests that guard the architecture: layers, budgets, documents. They read
+//! the sources as text, so they cost a second and no build of their own.
+
+mod budgets;
+mod documents;
+mod layers;
+mod source;

@@ -2,7 +2,7 @@
 //!
 //! `config` reads them; `docs/configuration.md` is made of them and a test
 //! holds the two together. A knob that is declared and never read, or read
-//! twice, fails a test of `config`.
+//! twice, fails a test of `config`. Over budget: a table, whose rows are long.
 
 /// How a knob's text is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
