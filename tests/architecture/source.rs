@@ -66,11 +66,15 @@ impl File {
 
 /// Every production file below `folder`, from the root.
 pub(crate) fn production(folder: &str) -> Vec<File> {
-    let mut files: Vec<_> = tracked()
+    let sources = tracked()
         .into_iter()
-        .filter(|path| path.starts_with(folder) && path.ends_with(".rs") && !is_test(path))
+        .filter(|path| path.starts_with(folder) && path.ends_with(".rs"));
+    let mut files: Vec<_> = sources
+        .filter(|path| !is_test(path))
         .map(|path| File::new(path.clone(), read(&path)))
         .collect();
+    let for_tests: Vec<_> = files.iter().flat_map(test_modules).collect();
+    files.retain(|file| !for_tests.contains(&file.path));
     files.sort_by(|one, other| one.path.cmp(&other.path));
     assert!(
         !files.is_empty(),
@@ -86,6 +90,25 @@ fn is_test(path: &str) -> bool {
             .rev()
             .skip(1)
             .any(|folder| folder == "tests" || folder == "gen")
+}
+
+/// Files that `file` declares for tests alone: `#[cfg(test)] mod name;`.
+fn test_modules(file: &File) -> Vec<String> {
+    let folder = file
+        .path
+        .trim_end_matches(".rs")
+        .trim_end_matches("/lib")
+        .trim_end_matches("/main");
+    let items = file.text.split("#[cfg(test)]").skip(1);
+    let declared = items.filter_map(|item| {
+        let (declaration, _) = item.split_once(';')?;
+        let name = declaration.trim().rsplit("mod ").next()?;
+        let is_name = name
+            .chars()
+            .all(|letter| letter.is_alphanumeric() || letter == '_');
+        is_name.then(|| format!("{folder}/{name}.rs"))
+    });
+    declared.collect()
 }
 
 /// Files that git knows or would add: not what is built.
