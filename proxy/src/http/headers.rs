@@ -20,6 +20,8 @@ pub(crate) enum Name {
     Trailer,
     TransferEncoding,
     Upgrade,
+    /// `Content_Length`, `Transfer_Encoding`.
+    FramingLookalike,
     /// `weft-*`: what two sidecars tell one another.
     Mesh,
     /// Says who calls, what the content is, or who may keep it.
@@ -77,6 +79,9 @@ impl Name {
         {
             return Self::Mesh;
         }
+        if FRAMING.iter().any(|framing| is_lookalike(name, framing)) {
+            return Self::FramingLookalike;
+        }
         let guarded = GUARDED
             .iter()
             .any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
@@ -117,6 +122,17 @@ impl Name {
     }
 }
 
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
+/// Servers that hand fields over as CGI variables (RFC 3875 §4.1.18) read `_`
+/// as `-`, so to them it is the field itself.
+fn is_lookalike(name: &[u8], field: &str) -> bool {
+    let same = |(one, other): (&u8, u8)| {
+        one.eq_ignore_ascii_case(&other) || (*one == b'_' && other == b'-')
+    };
+    name.len() == field.len() && name.iter().zip(field.bytes()).all(same)
+}
+
 /// The members of a comma-separated list, without white space and empty members
 /// (RFC 9110 §5.6.1.2).
 pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -143,6 +159,8 @@ mod tests {
             ("weft-", Name::Mesh),
             ("weft", Name::Other),
             ("hostt", Name::Other),
+            ("Content_Length", Name::FramingLookalike),
+            ("TRANSFER_ENCODING", Name::FramingLookalike),
             ("Cookie", Name::Guarded),
             ("accept", Name::Other),
             ("", Name::Other),

@@ -69,6 +69,7 @@ flaws! {
     EncodingUnknown MalformedRequest MalformedResponse "Transfer-Encoding is not exactly chunked (RFC 9112 §6.1)"
     EncodingInHttp10 MalformedRequest MalformedResponse "Transfer-Encoding in HTTP/1.0 (RFC 9112 §6.1)"
     EncodingForbidden MalformedRequest MalformedResponse "Transfer-Encoding with a status that has no content (RFC 9112 §6.1)"
+    FramingLookalike MalformedRequest MalformedResponse "framing field spelt with an underscore (RFC 3875 §4.1.18)"
     Nomination MalformedRequest MalformedResponse "Connection names an end-to-end field (RFC 9110 §7.6.1)"
     ChunkSize MalformedRequest MalformedResponse "chunk size is not a hexadecimal number (RFC 9112 §7.1)"
     ChunkSizeOverflow MalformedRequest MalformedResponse "chunk size over 64 bits (RFC 9112 §7.1)"

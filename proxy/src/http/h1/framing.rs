@@ -89,6 +89,7 @@ impl Survey {
                     survey.chunked = true
                 }
                 Name::TransferEncoding => return Err(Bad::EncodingUnknown),
+                Name::FramingLookalike => return Err(Bad::FramingLookalike),
                 Name::Connection => survey.read_connection(field.value)?,
                 _ => {}
             }

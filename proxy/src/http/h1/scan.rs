@@ -44,9 +44,10 @@ impl Scanner {
         Self::default()
     }
 
-    /// Has any byte of the next head been seen? Tells a slow head from an idle connection.
+    /// Has any byte of the next head been seen, the tolerated empty line aside?
+    /// Tells a slow head from an idle connection.
     pub(crate) fn has_begun(&self) -> bool {
-        self.scanned > 0
+        self.scanned > self.start
     }
 
     pub(super) fn scan(

@@ -152,6 +152,13 @@ fn a_slow_head_is_told_from_an_idle_connection() {
         Ok(None)
     ));
     assert!(!scanner.has_begun());
+    // What an old client sends after a body (RFC 9112 §2.2).
+    buffer.extend_from_slice(b"\r\n");
+    assert!(matches!(
+        parse_request(&mut buffer, &mut scanner, &Limits::default()),
+        Ok(None)
+    ));
+    assert!(!scanner.has_begun());
     buffer.extend_from_slice(b"G");
     assert!(matches!(
         parse_request(&mut buffer, &mut scanner, &Limits::default()),
