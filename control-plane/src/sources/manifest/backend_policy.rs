@@ -1,0 +1,473 @@
+//! BackendPolicy (weft.dev/v1alpha1): how a Service is called.
+//!
+//! The types are the reference of the kind: every field says what it does, its
+//! default and its range. Ranges are checked here, so that no proxy meets a
+//! value that it can't keep.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use super::{Refusal, check};
+use crate::model::{self, BackendPolicyObject};
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct BackendPolicy {
+    #[allow(dead_code, reason = "checked before the type is known")]
+    api_version: String,
+    #[allow(dead_code, reason = "checked before the type is known")]
+    kind: String,
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: BackendPolicySpec,
+    /// Written by the mesh; of no meaning in a file.
+    #[allow(dead_code, reason = "accepted so that a copied object is a manifest")]
+    #[serde(default)]
+    status: serde_json::Value,
+}
+
+/// How proxies call a Service. A field left out means its default.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct BackendPolicySpec {
+    /// The Services that it is for, in its own namespace. Of several policies
+    /// for one Service the oldest holds.
+    pub(crate) target_refs: Vec<ServiceTarget>,
+    #[serde(default)]
+    pub(crate) load_balancing: Option<LoadBalancing>,
+    #[serde(default)]
+    pub(crate) circuit_breaking: Option<CircuitBreaking>,
+    #[serde(default)]
+    pub(crate) limits: Option<Limits>,
+    #[serde(default)]
+    pub(crate) retries: Option<Retries>,
+    #[serde(default)]
+    pub(crate) timeouts: Option<Timeouts>,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ServiceTarget {
+    /// `""`, the core group.
+    #[serde(default)]
+    pub(crate) group: String,
+    /// `Service`.
+    pub(crate) kind: String,
+    pub(crate) name: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LoadBalancing {
+    /// Default `PeakEwma`.
+    pub(crate) algorithm: Algorithm,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+pub(crate) enum Algorithm {
+    /// The better of two random endpoints, by recent latency and requests in flight.
+    PeakEwma,
+    /// Each in its turn.
+    RoundRobin,
+    /// By the pods' annotation `weft.dev/weight`.
+    Weighted,
+}
+
+/// Takes an endpoint that fails out of the balance, for a time.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CircuitBreaking {
+    /// So many failures in a row eject an endpoint; 0 ejects none. Default 5, at most 10,000.
+    pub(crate) consecutive_failures: Option<i64>,
+    /// The first time; each further one is longer. Default 5s, 1ms to 1h.
+    pub(crate) base_ejection: Option<String>,
+    /// No time is longer. Default 5m, `baseEjection` to 24h.
+    pub(crate) max_ejection: Option<String>,
+    /// Never more of the Service's endpoints at once, and never the last one.
+    /// Default 50, 0 to 100.
+    pub(crate) max_ejected_percent: Option<i64>,
+}
+
+/// What one proxy asks of the Service at once, over all endpoints.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Open connections. Default: no limit; 1 to 1,000,000.
+    pub(crate) connections: Option<i64>,
+    /// Requests in flight. Default: no limit; 1 to 1,000,000.
+    pub(crate) requests: Option<i64>,
+    /// Requests that wait for one of the above. Default: no limit; 1 to 1,000,000.
+    pub(crate) pending: Option<i64>,
+    /// How long they wait. Default 1s, 1ms to 1h.
+    pub(crate) pending_timeout: Option<String>,
+}
+
+/// Tries again what failed. Connections refused and requests never sent are
+/// tried again without a policy.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Retries {
+    /// Beyond the first try. 1 to 10.
+    pub(crate) attempts: i64,
+    /// Which answers.
+    pub(crate) on: RetryOn,
+    /// Also methods that may do something twice (RFC 9110 §9.2.2). Default false.
+    #[serde(default)]
+    pub(crate) non_idempotent: bool,
+    /// Each try. Default: none; 1ms to 24h.
+    pub(crate) per_try_timeout: Option<String>,
+    #[serde(default)]
+    pub(crate) backoff: Option<Backoff>,
+    #[serde(default)]
+    pub(crate) budget: Option<Budget>,
+}
+
+/// At least one of them.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RetryOn {
+    /// 400 to 599.
+    #[serde(default)]
+    pub(crate) status_codes: Vec<i64>,
+    /// By name (`UNAVAILABLE`) or number (14), without `OK`.
+    #[serde(default)]
+    pub(crate) grpc_statuses: Vec<GrpcStatus>,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum GrpcStatus {
+    Number(i64),
+    Name(String),
+}
+
+/// Waits between tries, with jitter, doubling.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Backoff {
+    /// The first. Default 25ms, 1ms to 1m.
+    pub(crate) base: Option<String>,
+    /// The longest. Default 250ms, `base` to 1h.
+    pub(crate) max: Option<String>,
+}
+
+/// What all retries to the Service may add to its load.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Budget {
+    /// Of the requests of the last ten seconds. Default 20, 0 to 100.
+    pub(crate) percent: Option<i64>,
+    /// Always allowed. Default 3, 0 to 10,000.
+    pub(crate) minimum_per_second: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Timeouts {
+    /// Until an endpoint accepts. Default 5s, 1ms to 1h.
+    pub(crate) connect: Option<String>,
+    /// From the request's end to the answer's beginning. Default: none, up to 24h.
+    pub(crate) first_byte: Option<String>,
+    /// Without a byte in either direction. Default: none, up to 24h.
+    pub(crate) idle: Option<String>,
+    /// From the request's beginning to the answer's end, all tries. Default: none, up to 24h.
+    pub(crate) request: Option<String>,
+}
+
+/// # Errors
+/// What the policy says that can't be.
+pub(crate) fn convert(it: &BackendPolicy) -> Result<BackendPolicyObject, Refusal> {
+    let name = check::name(&it.metadata)?;
+    Ok(BackendPolicyObject {
+        name,
+        created_milliseconds: check::created(&it.metadata),
+        targets: targets(&it.spec.target_refs)?,
+        policy: policy(&it.spec).map_err(|refusal| refusal.below("spec"))?,
+    })
+}
+
+fn targets(refs: &[ServiceTarget]) -> Result<Vec<String>, Refusal> {
+    if refs.is_empty() {
+        return Err(Refusal::new(
+            "spec.targetRefs",
+            "is empty",
+            "name at least one Service",
+        ));
+    }
+    let mut targets: Vec<String> = Vec::new();
+    for (index, target) in refs.iter().enumerate() {
+        let field = format!("spec.targetRefs[{index}]");
+        if !target.group.is_empty() {
+            let is = check::quoted(&target.group);
+            return Err(Refusal::value(&format!("{field}.group"), is, r#""""#));
+        }
+        if target.kind != "Service" {
+            let is = check::quoted(&target.kind);
+            return Err(Refusal::value(&format!("{field}.kind"), is, "Service"));
+        }
+        check::label(&format!("{field}.name"), &target.name)?;
+        if !targets.contains(&target.name) {
+            targets.push(target.name.clone());
+        }
+    }
+    Ok(targets)
+}
+
+fn policy(spec: &BackendPolicySpec) -> Result<model::BackendPolicy, Refusal> {
+    let mut policy = model::BackendPolicy::default();
+    if let Some(it) = &spec.load_balancing {
+        policy.load_balancing = match it.algorithm {
+            Algorithm::PeakEwma => model::LoadBalancing::PeakEwma,
+            Algorithm::RoundRobin => model::LoadBalancing::RoundRobin,
+            Algorithm::Weighted => model::LoadBalancing::Weighted,
+        };
+    }
+    if let Some(it) = &spec.circuit_breaking {
+        circuit_breaking(it, &mut policy).map_err(|refusal| refusal.below("circuitBreaking"))?;
+    }
+    if let Some(it) = &spec.limits {
+        limits(it, &mut policy).map_err(|refusal| refusal.below("limits"))?;
+    }
+    if let Some(it) = &spec.timeouts {
+        timeouts(it, &mut policy).map_err(|refusal| refusal.below("timeouts"))?;
+    }
+    if let Some(it) = &spec.retries {
+        retries(it, &mut policy).map_err(|refusal| refusal.below("retries"))?;
+    }
+    Ok(policy)
+}
+
+fn circuit_breaking(
+    it: &CircuitBreaking,
+    policy: &mut model::BackendPolicy,
+) -> Result<(), Refusal> {
+    number(
+        "consecutiveFailures",
+        it.consecutive_failures,
+        0,
+        10_000,
+        &mut policy.consecutive_failures,
+    )?;
+    number(
+        "maxEjectedPercent",
+        it.max_ejected_percent,
+        0,
+        100,
+        &mut policy.max_ejected_percent,
+    )?;
+    span(
+        "baseEjection",
+        it.base_ejection.as_deref(),
+        1,
+        &mut policy.base_ejection,
+    )?;
+    span(
+        "maxEjection",
+        it.max_ejection.as_deref(),
+        24,
+        &mut policy.max_ejection,
+    )?;
+    let said = it.max_ejection.is_some();
+    at_least(
+        ("maxEjection", &mut policy.max_ejection, said),
+        ("baseEjection", policy.base_ejection),
+    )
+}
+
+fn limits(it: &Limits, policy: &mut model::BackendPolicy) -> Result<(), Refusal> {
+    number(
+        "connections",
+        it.connections,
+        1,
+        1_000_000,
+        &mut policy.connections,
+    )?;
+    number("requests", it.requests, 1, 1_000_000, &mut policy.requests)?;
+    number("pending", it.pending, 1, 1_000_000, &mut policy.pending)?;
+    span(
+        "pendingTimeout",
+        it.pending_timeout.as_deref(),
+        1,
+        &mut policy.pending_timeout,
+    )?;
+    if it.connections.is_none() && it.requests.is_none() {
+        let field = match (it.pending.is_some(), it.pending_timeout.is_some()) {
+            (true, _) => "pending",
+            (false, true) => "pendingTimeout",
+            (false, false) => return Ok(()),
+        };
+        let message = "limits nothing: without connections or requests nobody waits";
+        return Err(Refusal::new(
+            field,
+            message,
+            "limit one of them, or leave it out",
+        ));
+    }
+    Ok(())
+}
+
+fn timeouts(it: &Timeouts, policy: &mut model::BackendPolicy) -> Result<(), Refusal> {
+    span(
+        "connect",
+        it.connect.as_deref(),
+        1,
+        &mut policy.connect_timeout,
+    )?;
+    let none_at_0 = |field, text: &Option<String>, place: &mut u64| {
+        if let Some(text) = text {
+            *place = check::duration(field, text, 24)?;
+        }
+        Ok(())
+    };
+    none_at_0("firstByte", &it.first_byte, &mut policy.first_byte_timeout)?;
+    none_at_0("idle", &it.idle, &mut policy.idle_timeout)?;
+    none_at_0("request", &it.request, &mut policy.request_timeout)
+}
+
+fn retries(it: &Retries, policy: &mut model::BackendPolicy) -> Result<(), Refusal> {
+    number("attempts", Some(it.attempts), 1, 10, &mut policy.attempts)?;
+    if it.on.status_codes.is_empty() && it.on.grpc_statuses.is_empty() {
+        let remedy = "name statusCodes or grpcStatuses";
+        return Err(Refusal::new("on", "names no answer to retry", remedy));
+    }
+    for (index, code) in it.on.status_codes.iter().enumerate() {
+        let field = format!("on.statusCodes[{index}]");
+        let code = check::within(&field, *code, 400, 599)?;
+        policy.retry_status_codes.extend(u16::try_from(code));
+    }
+    for (index, status) in it.on.grpc_statuses.iter().enumerate() {
+        policy.retry_grpc_statuses.push(grpc_status(index, status)?);
+    }
+    policy.retry_non_idempotent = it.non_idempotent;
+    span(
+        "perTryTimeout",
+        it.per_try_timeout.as_deref(),
+        24,
+        &mut policy.per_try_timeout,
+    )?;
+    if policy.request_timeout > 0 && policy.per_try_timeout > policy.request_timeout {
+        let message = "is longer than timeouts.request, which holds all tries";
+        return Err(Refusal::new(
+            "perTryTimeout",
+            message,
+            "make it at most as long",
+        ));
+    }
+    if let Some(backoff) = &it.backoff {
+        span(
+            "backoff.base",
+            backoff.base.as_deref(),
+            1,
+            &mut policy.base_backoff,
+        )?;
+        span(
+            "backoff.max",
+            backoff.max.as_deref(),
+            1,
+            &mut policy.max_backoff,
+        )?;
+        let said = backoff.max.is_some();
+        at_least(
+            ("backoff.max", &mut policy.max_backoff, said),
+            ("base", policy.base_backoff),
+        )?;
+    }
+    if let Some(budget) = &it.budget {
+        number(
+            "budget.percent",
+            budget.percent,
+            0,
+            100,
+            &mut policy.budget_percent,
+        )?;
+        let minimum = budget.minimum_per_second;
+        number(
+            "budget.minimumPerSecond",
+            minimum,
+            0,
+            10_000,
+            &mut policy.budget_minimum_per_second,
+        )?;
+    }
+    Ok(())
+}
+
+const GRPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+fn grpc_status(index: usize, status: &GrpcStatus) -> Result<u8, Refusal> {
+    let number = match status {
+        GrpcStatus::Number(number) => u8::try_from(*number).ok(),
+        GrpcStatus::Name(name) => (0..)
+            .zip(GRPC_STATUSES)
+            .find(|(_, it)| it == name)
+            .map(|(it, _)| it),
+    };
+    number.filter(|it| (1..=16).contains(it)).ok_or_else(|| {
+        let is = match status {
+            GrpcStatus::Number(number) => number.to_string(),
+            GrpcStatus::Name(name) => check::quoted(name),
+        };
+        let field = format!("on.grpcStatuses[{index}]");
+        Refusal::value(
+            &field,
+            is,
+            "a status of gRPC that is an error, like UNAVAILABLE or 14",
+        )
+    })
+}
+
+/// Into `place`, where it is said.
+fn number(
+    field: &str,
+    said: Option<i64>,
+    least: u32,
+    most: u32,
+    place: &mut u32,
+) -> Result<(), Refusal> {
+    if let Some(number) = said {
+        *place = check::within(field, number, least, most)?;
+    }
+    Ok(())
+}
+
+/// Into `place`, where it is said; never none.
+fn span(field: &str, said: Option<&str>, most_hours: u64, place: &mut u64) -> Result<(), Refusal> {
+    let Some(text) = said else { return Ok(()) };
+    *place = check::duration(field, text, most_hours)?;
+    match *place {
+        0 => Err(Refusal::value(
+            field,
+            "0",
+            "at least 1ms, or leave it out for its default",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A longest that nobody said follows its base; one that is shorter can't be.
+fn at_least(longest: (&str, &mut u64, bool), (base, least): (&str, u64)) -> Result<(), Refusal> {
+    let (field, place, said) = longest;
+    if said && *place < least {
+        let message = format!("is shorter than {base}");
+        return Err(Refusal::new(field, message, "make it at least as long"));
+    }
+    *place = (*place).max(least);
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! EndpointSlice (discovery.k8s.io/v1): who is behind a Service, as something
+//! else decided.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+
+use super::{Refusal, check};
+use crate::model::{self, SliceEndpoint};
+
+/// # Errors
+/// What the slice says that can't be.
+pub(crate) fn convert(it: &EndpointSlice) -> Result<model::EndpointSlice, Refusal> {
+    let name = check::name(&it.metadata)?;
+    let field = r#"metadata.labels["kubernetes.io/service-name"]"#;
+    let service = check::labels(&it.metadata)
+        .remove("kubernetes.io/service-name")
+        .unwrap_or_default();
+    check::label(field, &service)?;
+    if !matches!(it.address_type.as_str(), "IPv4" | "IPv6") {
+        let is = check::quoted(&it.address_type);
+        return Err(Refusal::value("addressType", is, "IPv4 or IPv6"));
+    }
+    let mut ports = BTreeMap::new();
+    for (index, port) in it.ports.iter().flatten().enumerate() {
+        if port.protocol.as_deref().unwrap_or("TCP") != "TCP" {
+            continue;
+        }
+        let field = format!("ports[{index}].port");
+        let Some(number) = port.port else {
+            return Err(Refusal::new(
+                &field,
+                "is missing",
+                "write the number: 1 to 65535",
+            ));
+        };
+        ports.insert(
+            port.name.clone().unwrap_or_default(),
+            check::port(&field, number.into())?,
+        );
+    }
+    let mut endpoints = Vec::new();
+    for (index, endpoint) in it.endpoints.iter().flatten().enumerate() {
+        let field = format!("endpoints[{index}]");
+        endpoints.push(convert_endpoint(endpoint).map_err(|refusal| refusal.below(&field))?);
+    }
+    Ok(model::EndpointSlice {
+        name,
+        service,
+        ports,
+        endpoints,
+    })
+}
+
+fn convert_endpoint(it: &Endpoint) -> Result<SliceEndpoint, Refusal> {
+    if it.addresses.is_empty() {
+        return Err(Refusal::new(
+            "addresses",
+            "is empty",
+            "write at least one address",
+        ));
+    }
+    let addresses = it.addresses.iter().enumerate();
+    let addresses =
+        addresses.map(|(index, text)| check::address(&format!("addresses[{index}]"), text));
+    let pod = match &it.target_ref {
+        Some(target) if target.kind.as_deref() == Some("Pod") => {
+            let pod = target.name.clone().unwrap_or_default();
+            check::subdomain("targetRef.name", &pod)?;
+            Some(pod)
+        }
+        _ => None,
+    };
+    let conditions = it.conditions.clone().unwrap_or_default();
+    // "nil should be interpreted as true" (discovery/v1, EndpointConditions).
+    let ready = conditions.ready.unwrap_or(true);
+    Ok(SliceEndpoint {
+        addresses: addresses.collect::<Result<_, _>>()?,
+        pod,
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        zone: it.zone.clone().unwrap_or_default(),
+    })
+}

@@ -1,0 +1,50 @@
+//! A document's value as the type of its kind.
+//!
+//! After `document`, before the kind's `convert`. The crates' types skip fields
+//! that they don't know, as they should for objects from an API server; in a
+//! file such a field is a slip of the pen, so it is refused by name, as
+//! `kubectl` does.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Refusal;
+
+/// # Errors
+/// A field that is unknown or of another type.
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| unknown.push(path_of(&path)));
+    match (read, unknown.first()) {
+        (Err(error), _) => {
+            let path = track.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            let message = error.to_string();
+            Err(Refusal::new(&path, message, "correct the field"))
+        }
+        (Ok(_), Some(field)) => {
+            let remedy = "correct its name or its indentation, or remove it";
+            Err(Refusal::new(field, "is no field of this kind", remedy))
+        }
+        (Ok(object), None) => Ok(object),
+    }
+}
+
+/// `spec.rules[0].name`; optional values add nothing.
+fn path_of(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    let below = |parent: &Path<'_>, key: &str| match path_of(parent) {
+        parent if parent.is_empty() => key.to_owned(),
+        parent => format!("{parent}.{key}"),
+    };
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", path_of(parent)),
+        Path::Map { parent, key } => below(parent, key),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => path_of(parent),
+    }
+}
