@@ -1,0 +1,430 @@
+//! The directory as it is: which files there are, and which have been finished.
+//!
+//! Between inotify and `shelf`. A written or moved file is read for itself;
+//! anything else that happens to a directory (entries come and go, links are
+//! swapped, as Kubernetes swaps `..data` in a mounted ConfigMap) has it listed
+//! again. Listing reads files that are new here and links that lead elsewhere
+//! now, never a file that has been read: whoever writes it will finish.
+//!
+//! A file that is missing is given a moment to come back, since many editors
+//! move the old one away before they write the new one: a policy must not
+//! vanish for as long as that takes.
+//!
+//! Reads files and directories; the only part that does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsStr,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use inotify::{EventMask, EventOwned, WatchDescriptor, WatchMask, Watches};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::shelf::Shelf;
+
+pub(super) struct Tree {
+    root: PathBuf,
+    watches: Watches,
+    /// Directories in the tree, by the path they have in it.
+    directories: BTreeMap<PathBuf, Directory>,
+    /// Paths that a watch is for: one directory may have several, by links.
+    watched: HashMap<WatchDescriptor, BTreeSet<PathBuf>>,
+    /// Links to files, with the file that each led to.
+    links: BTreeMap<PathBuf, Identity>,
+    /// Files that couldn't be read.
+    unread: BTreeSet<PathBuf>,
+    /// Files that are not there, for whose return there is time until then.
+    missing: BTreeSet<String>,
+    until: Option<Instant>,
+}
+
+struct Directory {
+    identity: Identity,
+    watches: Vec<WatchDescriptor>,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// Longer than an editor takes between two system calls on a busy machine.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A manifest is for people to read.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+impl Tree {
+    pub(super) fn new(root: PathBuf, watches: Watches) -> Self {
+        Self {
+            root,
+            watches,
+            directories: BTreeMap::new(),
+            watched: HashMap::new(),
+            links: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            until: None,
+        }
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.directories.contains_key(&self.root)
+    }
+
+    /// Reads everything anew.
+    pub(super) fn rescan(&mut self, shelf: &mut Shelf) {
+        let root = self.root.clone();
+        self.forget_watches(&root);
+        self.scan(&root, &[], shelf);
+        // Files of directories that are gone by now.
+        let held: Vec<String> = shelf.paths().map(str::to_owned).collect();
+        for file in held {
+            self.read(&root.join(&file), shelf);
+        }
+    }
+
+    /// When to look whether missing files are back.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// They have had their time.
+    pub(super) fn give_up(&mut self, shelf: &mut Shelf) {
+        self.until = None;
+        for file in std::mem::take(&mut self.missing) {
+            if !self.root.join(&file).is_file() {
+                shelf.remove(&file);
+            }
+        }
+    }
+
+    fn miss(&mut self, file: String) {
+        self.missing.insert(file);
+        self.until.get_or_insert_with(|| Instant::now() + GRACE);
+    }
+
+    pub(super) fn settle(&mut self, batch: &[EventOwned], shelf: &mut Shelf) {
+        if batch
+            .iter()
+            .any(|event| event.mask.contains(EventMask::Q_OVERFLOW))
+        {
+            warn!("too many changes at once: reading all manifests anew");
+            return self.rescan(shelf);
+        }
+        let (mut files, mut directories) = (BTreeSet::new(), BTreeSet::new());
+        for event in batch {
+            let ended = event
+                .mask
+                .intersects(EventMask::IGNORED | EventMask::UNMOUNT);
+            for directory in self.watched.get(&event.wd).into_iter().flatten() {
+                let path = event.name.as_ref().map(|name| directory.join(name));
+                match path {
+                    Some(path) if self.is_finished(event, &path) => files.insert(path),
+                    Some(_) if event.mask == EventMask::CREATE && !is_link(event, directory) => {
+                        false
+                    }
+                    Some(path) if event.mask.contains(EventMask::ATTRIB) => {
+                        self.unread.contains(&path) && files.insert(path)
+                    }
+                    _ => directories.insert(directory.clone()),
+                };
+            }
+            if let Some(name) = &event.name
+                && event
+                    .mask
+                    .intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO)
+            {
+                files.extend(self.links_to(&event.wd, name));
+            }
+            if ended {
+                for path in self.watched.remove(&event.wd).into_iter().flatten() {
+                    if let Some(directory) = self.directories.get_mut(&path) {
+                        directory.watches.retain(|it| *it != event.wd);
+                    }
+                }
+            }
+        }
+        for path in files {
+            self.read(&path, shelf);
+        }
+        for directory in directories {
+            if self.directories.contains_key(&directory) {
+                self.list(&directory, shelf);
+            }
+        }
+    }
+
+    /// Written to its end, or put in place whole: by a rename or as a hard link.
+    fn is_finished(&self, event: &EventOwned, path: &Path) -> bool {
+        let written = event.mask.contains(EventMask::CLOSE_WRITE);
+        let moved = event.mask.contains(EventMask::MOVED_TO);
+        let created = event.mask == EventMask::CREATE;
+        if !is_manifest(path) || !(written || moved || created) {
+            return false;
+        }
+        // What happens behind a link's target names the target, not the link.
+        let in_tree = path
+            .parent()
+            .is_some_and(|it| self.directories.contains_key(it));
+        let metadata = fs::symlink_metadata(path);
+        in_tree && metadata.is_ok_and(|it| it.is_file() && (written || moved || it.nlink() > 1))
+    }
+
+    /// Links whose file is called so, in directories that this watch is for.
+    fn links_to(&self, watch: &WatchDescriptor, name: &OsStr) -> Vec<PathBuf> {
+        let directories = self.watched.get(watch);
+        let is_watched = |link: &Path| {
+            let parent = link.parent();
+            parent.is_some_and(|it| directories.is_some_and(|all| all.contains(it)))
+        };
+        let leads =
+            |link: &Path| fs::canonicalize(link).is_ok_and(|it| it.file_name() == Some(name));
+        self.links
+            .keys()
+            .filter(|it| is_watched(it) && leads(it))
+            .cloned()
+            .collect()
+    }
+
+    /// A directory that is new here, with all below it. `above` are those that
+    /// it is in, so that a link to one of them ends here.
+    fn scan(&mut self, path: &Path, above: &[Identity], shelf: &mut Shelf) {
+        let Ok(metadata) = fs::metadata(path) else {
+            return;
+        };
+        let identity = (metadata.dev(), metadata.ino());
+        if above.contains(&identity) {
+            warn!(path = %path.display(), "a link that leads back is not followed");
+            return;
+        }
+        // Before it is listed, so that nothing comes unseen in between.
+        let watches = match self.add_watch(path, path) {
+            Ok(watch) => vec![watch],
+            Err(error) => {
+                warn!(path = %path.display(), %error, "a directory can't be watched");
+                return;
+            }
+        };
+        self.directories
+            .insert(path.to_owned(), Directory { identity, watches });
+        self.list(path, shelf);
+    }
+
+    fn list(&mut self, directory: &Path, shelf: &mut Shelf) {
+        let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let same = |tree: &Self| {
+            let identity = fs::metadata(directory).ok().map(|it| (it.dev(), it.ino()));
+            tree.directories.get(directory).map(|it| it.identity) == identity
+        };
+        let Ok(mut entries) = entries else {
+            return self.leave(directory, shelf);
+        };
+        if !same(self) {
+            return self.leave(directory, shelf);
+        }
+        entries.sort_by_key(fs::DirEntry::file_name);
+        let mut seen = BTreeSet::new();
+        for entry in entries {
+            let path = entry.path();
+            if is_hidden(&entry.file_name()) {
+                continue;
+            }
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            seen.insert(path.clone());
+            let is_link = entry.file_type().is_ok_and(|it| it.is_symlink());
+            if metadata.is_dir() {
+                self.enter(&path, (metadata.dev(), metadata.ino()), shelf);
+            } else if metadata.is_file() && is_manifest(&path) {
+                let identity = (metadata.dev(), metadata.ino());
+                let leads_elsewhere =
+                    is_link && self.links.insert(path.clone(), identity) != Some(identity);
+                if leads_elsewhere {
+                    self.watch_target(directory, &path);
+                }
+                if leads_elsewhere || !shelf.has(&self.name_of(&path)) {
+                    self.read(&path, shelf);
+                }
+            }
+        }
+        let is_gone = |path: &Path| path.parent() == Some(directory) && !seen.contains(path);
+        self.links.retain(|link, _| !is_gone(link));
+        let gone: Vec<_> = self
+            .directories
+            .keys()
+            .filter(|it| is_gone(it))
+            .cloned()
+            .collect();
+        for path in gone {
+            self.drop_directory(&path, shelf);
+        }
+        let gone = shelf.paths().filter(|it| is_gone(&self.root.join(it)));
+        let gone: Vec<_> = gone.map(str::to_owned).collect();
+        for file in gone {
+            self.miss(file);
+        }
+    }
+
+    /// A directory in one of ours: new, or another under a known path, as when
+    /// a link is swapped.
+    fn enter(&mut self, path: &Path, identity: Identity, shelf: &mut Shelf) {
+        if self
+            .directories
+            .get(path)
+            .is_some_and(|it| it.identity == identity)
+        {
+            return;
+        }
+        // What the one before held is compared with what this one holds, so
+        // that what is in both doesn't vanish in between.
+        self.forget_watches(path);
+        let above: Vec<_> = path
+            .ancestors()
+            .skip(1)
+            .filter_map(|it| self.directories.get(it))
+            .map(|it| it.identity)
+            .collect();
+        let held: Vec<String> = self.files_below(path, shelf);
+        self.scan(path, &above, shelf);
+        for file in held {
+            self.read(&self.root.join(&file), shelf);
+        }
+    }
+
+    /// It is gone. The root's last state stays; of others all files are gone.
+    fn leave(&mut self, directory: &Path, shelf: &mut Shelf) {
+        match directory == self.root {
+            true => self.forget_watches(&self.root.clone()),
+            false => self.drop_directory(directory, shelf),
+        }
+    }
+
+    fn drop_directory(&mut self, path: &Path, shelf: &mut Shelf) {
+        self.forget_watches(path);
+        for file in self.files_below(path, shelf) {
+            self.miss(file);
+        }
+    }
+
+    fn files_below(&self, path: &Path, shelf: &Shelf) -> Vec<String> {
+        let below = |it: &&str| self.root.join(it).starts_with(path);
+        shelf.paths().filter(below).map(str::to_owned).collect()
+    }
+
+    fn read(&mut self, path: &Path, shelf: &mut Shelf) {
+        let name = self.name_of(path);
+        self.unread.remove(path);
+        match read_text(path) {
+            Ok(text) => shelf.put(&name, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if shelf.has(&name) {
+                    self.miss(name);
+                }
+            }
+            Err(error) => {
+                self.unread.insert(path.to_owned());
+                let remedy =
+                    "let the control plane read a text of at most 16 MiB; its last state holds";
+                shelf.refuse(&name, format!("can't be read: {error}"), remedy);
+            }
+        }
+    }
+
+    /// As problems call it, and as files are ordered.
+    fn name_of(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    fn add_watch(&mut self, path: &Path, on_behalf: &Path) -> io::Result<WatchDescriptor> {
+        let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::CREATE
+            | WatchMask::MOVED_TO
+            | WatchMask::MOVED_FROM
+            | WatchMask::DELETE
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        let watch = self.watches.add(path, mask)?;
+        self.watched
+            .entry(watch.clone())
+            .or_default()
+            .insert(on_behalf.to_owned());
+        Ok(watch)
+    }
+
+    /// A link's file changes where it is.
+    fn watch_target(&mut self, directory: &Path, link: &Path) {
+        let Ok(target) = fs::canonicalize(link) else {
+            return;
+        };
+        let Some(parent) = target.parent() else {
+            return;
+        };
+        if let Ok(watch) = self.add_watch(parent, directory)
+            && let Some(directory) = self.directories.get_mut(directory)
+            && !directory.watches.contains(&watch)
+        {
+            directory.watches.push(watch);
+        }
+    }
+
+    /// Of a directory and all below it.
+    fn forget_watches(&mut self, path: &Path) {
+        self.links.retain(|link, _| !link.starts_with(path));
+        let below: Vec<_> = self
+            .directories
+            .keys()
+            .filter(|it| it.starts_with(path))
+            .cloned()
+            .collect();
+        for path in below {
+            let Some(directory) = self.directories.remove(&path) else {
+                continue;
+            };
+            for watch in directory.watches {
+                let Some(paths) = self.watched.get_mut(&watch) else {
+                    continue;
+                };
+                paths.remove(&path);
+                if paths.is_empty() {
+                    self.watched.remove(&watch);
+                    // It may have ended with its directory.
+                    let _ = self.watches.remove(watch);
+                }
+            }
+        }
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > MAX_FILE {
+        return Err(io::Error::other("it is too large"));
+    }
+    String::from_utf8(fs::read(path)?).map_err(|_| io::Error::other("it is no UTF-8 text"))
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(is_hidden);
+    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    !hidden && matches!(extension, "yaml" | "yml" | "json")
+}
+
+/// Also where no problem could name it.
+fn is_hidden(name: &OsStr) -> bool {
+    name.to_str().is_none_or(|it| it.starts_with('.'))
+}
+
+/// Whether what was created is more than a file that somebody begins to write.
+fn is_link(event: &EventOwned, directory: &Path) -> bool {
+    let path = event.name.as_ref().map(|name| directory.join(name));
+    path.is_some_and(|it| fs::symlink_metadata(it).is_ok_and(|it| !it.is_file()))
+}
