@@ -16,7 +16,13 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
-    let read = serde_ignored::deserialize(tracked, |path| unknown.push(path_of(&path)));
+    let read = serde_ignored::deserialize(tracked, |path| {
+        let path = path_of(&path);
+        // What it is has been read already; not every type keeps it.
+        if !matches!(path.as_str(), "apiVersion" | "kind") {
+            unknown.push(path);
+        }
+    });
     match (read, unknown.first()) {
         (Err(error), _) => {
             let path = track.path().to_string();
