@@ -10,6 +10,8 @@
 mod client;
 mod decode;
 mod dial;
+#[cfg(test)]
+mod fake;
 mod identity;
 mod state;
 mod store;

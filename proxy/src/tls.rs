@@ -78,7 +78,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// Tells rustls the mesh's date.
 #[derive(Debug)]
-struct Date(Wall);
+pub(crate) struct Date(pub(crate) Wall);
 
 impl TimeProvider for Date {
     fn current_time(&self) -> Option<UnixTime> {

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     discovery::{Health, Question, Rejected, Stream},
-    tls::certs::{self, Session},
+    tls::certs,
 };
 
 /// Until a heartbeat says otherwise.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(crate) use endpoint::{Change, Member};
-pub(crate) use service::{Port, Route, RouteRule, Service, Target};
+pub(crate) use service::{RouteRule, Service, Target};
 
 /// What this proxy can enforce; the control plane renders policy in it alone.
 pub(crate) const FEATURES: &[&str] = &["http-route/v1", "access-policy/v1", "backend-policy/v1"];
