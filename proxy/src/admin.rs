@@ -31,7 +31,7 @@ use crate::{
     telemetry::Registry,
 };
 
-pub(crate) use socket::command;
+pub use socket::drain;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {

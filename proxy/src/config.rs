@@ -322,7 +322,7 @@ mod tests {
         let _config = Config::read(&mut reader);
         let mut read = reader.read.clone();
         read.sort_unstable();
-        let mut declared: Vec<_> = knobs::ALL.iter().map(|knob| knob.name).collect();
+        let mut declared: Vec<_> = ALL.iter().map(|knob| knob.name).collect();
         declared.sort_unstable();
         assert_eq!(read, declared);
     }

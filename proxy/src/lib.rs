@@ -14,7 +14,7 @@ pub mod config;
 pub mod reference;
 
 // Stories.
-mod admin;
+pub mod admin;
 mod inbound;
 mod outbound;
 

@@ -134,8 +134,10 @@ struct Connection {
     service: RefCell<Option<Arc<ServicePort>>>,
     port: Cell<Option<u16>>,
     /// Series that this connection has used, most recent last.
-    known: RefCell<SmallVec<[(Destination, Arc<Series>); 2]>>,
+    known: RefCell<Known>,
 }
+
+type Known = SmallVec<[(Destination, Arc<Series>); 2]>;
 
 /// How a connection recognises a destination: cells outlive snapshots and are
 /// held here, so that their addresses can't be given to another one meanwhile.

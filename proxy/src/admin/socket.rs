@@ -76,11 +76,18 @@ async fn obey(mut stream: UnixStream, control: &drain::Control) -> io::Result<()
     write.write_all(answer.as_bytes()).await
 }
 
-/// Sends `command` to the proxy behind `socket` and returns its answer.
+/// Tells the proxy behind `socket` to retire its connections while it serves.
 ///
 /// # Errors
-/// When nobody answers there, or the command is refused.
-pub(crate) fn command(socket: &Path, command: &str) -> io::Result<String> {
+/// When no proxy answers there, or it refuses.
+pub fn drain(socket: &Path) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", socket.display()));
+    command(socket, "drain").map(drop).map_err(named)
+}
+
+/// Sends `command` and returns its answer.
+pub(super) fn command(socket: &Path, command: &str) -> io::Result<String> {
     let mut client = Client::connect(socket)?;
     client.set_read_timeout(Some(PATIENCE))?;
     client.write_all(format!("{command}\n").as_bytes())?;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 
-use super::*;
+use super::{socket::command, *};
 
 fn sources() -> Sources {
     let (control, phase) = drain::channel();
