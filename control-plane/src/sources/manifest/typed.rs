@@ -28,7 +28,11 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
             let path = track.path().to_string();
             let path = if path == "." { String::new() } else { path };
             let message = error.to_string();
-            Err(Refusal::new(&path, message, "correct the field"))
+            let remedy = match message.ends_with("expected a string") {
+                true => "write it in quotes",
+                false => "correct the field",
+            };
+            Err(Refusal::new(&path, message, remedy))
         }
         (Ok(_), Some(field)) => {
             let remedy = "correct its name or its indentation, or remove it";

@@ -119,7 +119,7 @@ const CASES: &[Case] = &[
         Some(0),
         "metadata.labels.weft.dev/inject",
         "invalid type: boolean",
-        "correct",
+        "in quotes",
     ),
     (
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {weft.dev/inject: 'yes'}}\n",
@@ -298,7 +298,7 @@ const CASES: &[Case] = &[
         Some(0),
         "spec.rules[0].timeouts.request",
         "invalid type",
-        "correct",
+        "in quotes",
     ),
     (
         "rules: [{timeouts: {request: 1.5s}}]",
