@@ -33,7 +33,7 @@ use crate::{
     status::{self, Answer, Answering},
 };
 
-mod authority;
+pub(crate) mod authority;
 mod certificate;
 mod source;
 

@@ -57,4 +57,4 @@ fn router(identity: identity::Identity, discovery: discovery::Discovery) -> Rout
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -206,6 +206,11 @@ impl Closer {
         self.0.1.wake();
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.0.load(Ordering::Acquire)
+    }
+
     /// An error once it is closed; until then the task is woken when it will be.
     fn check(&self, cx: &Context<'_>) -> io::Result<()> {
         self.0.1.register(cx.waker());

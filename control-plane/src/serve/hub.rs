@@ -485,3 +485,15 @@ fn tell(streams: &mut HashMap<StreamId, Stream>, entry: &Entry, name: &ResourceN
         }
     }
 }
+
+#[cfg(test)]
+impl State {
+    pub(crate) fn pending(&self) -> usize {
+        self.streams.values().map(|it| it.pending.len() + it.removed.len()).sum()
+    }
+
+    pub(crate) fn newest(&self, name: &ResourceName) -> Version {
+        let view = self.streams.values().next().map(|it| it.view.clone());
+        view.and_then(|view| self.shelf.find(name, &view)).map_or(0, |it| it.version)
+    }
+}

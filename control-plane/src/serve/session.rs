@@ -238,3 +238,6 @@ impl Session {
         self.context.hub.ask(move |state| state.acknowledge(id, &content, since)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

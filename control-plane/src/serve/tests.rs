@@ -1,1 +1,7 @@
+//! The services as a proxy meets them: over TLS on loopback, in this process.
 
+mod certify;
+mod connections;
+pub(crate) mod harness;
+mod silence;
+mod watch;
