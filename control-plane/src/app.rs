@@ -93,9 +93,10 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         lifetime: config.certificate_lifetime,
     };
     tasks.push(runtime::spawn(renewal.keep(roots.clone(), tls_in, hub.clone())));
-    tasks.extend(source::start(&config.sources, &hub)?);
+    let (end, ended) = watch::channel(None);
+    tasks.extend(source::start(&config.sources, &hub, &end));
 
-    let listener = accept::Listener::bind(&config.listen).await.with_context(|| bind_failed(&config.listen))?;
+    let listener = accept::Listener::bind(&config.listen).await.with_context(|| format!("listening on {} (--listen)", config.listen))?;
     let listen = listener.address()?;
     let acceptor =
         Acceptor { listener, tls: tls.clone(), most_connections: config.max_connections, clock, metrics: metrics.clone() };
@@ -108,22 +109,14 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     };
     let context =
         SessionContext { hub: hub.clone(), heartbeat: config.heartbeat, clock, tls, metrics: metrics.clone() };
-    let (end, ended) = watch::channel(None);
     tasks.push(runtime::spawn(async move {
         let answer = serve::run(acceptor, identity, Discovery(context)).await;
         let why = answer.err().map_or_else(|| "the server has ended".to_owned(), |error| error.to_string());
         end.send_replace(Some(why));
     }));
     tasks.extend(lookers(&config, &hub, &metrics, clock).await?);
-    tracing::info!(?listen, trust_domain = config.trust_domain, "the control plane serves");
+    tracing::info!(%listen, trust_domain = config.trust_domain, "the control plane serves");
     Ok(Running { listen, hub, ended, _tasks: tasks })
-}
-
-fn bind_failed(listen: &Address) -> String {
-    match listen {
-        Address::Tcp(address) => format!("listening on {address} (--listen)"),
-        Address::Unix(path) => format!("listening on {} (--listen)", path.display()),
-    }
 }
 
 /// Hands new roots to the proxies; our own certificate follows by `roots` too.

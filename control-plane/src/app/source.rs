@@ -1,11 +1,135 @@
-//! From the sources to the hub.
+//! From the sources to the hub: several directories as one set of objects.
+//!
+//! A later source's object replaces an earlier one's of the same kind and name,
+//! and the earlier one is back when the later is gone. With a single source
+//! nothing is kept here.
 
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
 
-use crate::{runtime::Task, serve::hub::Hub};
+use futures_util::{StreamExt, stream::select_all};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 
-/// # Errors
-/// When a directory can't be watched.
-pub(crate) fn start(_directories: &[PathBuf], _hub: &Hub) -> anyhow::Result<Vec<Task>> {
-    Ok(Vec::new())
+use crate::{
+    model::{Event, FileProblem, Key, Object},
+    runtime::{self, Task},
+    serve::hub::Hub,
+    sources::files::{self, Update},
+};
+
+/// `end` is told when a directory can be watched no longer: what is served
+/// would grow old without anybody noticing.
+pub(crate) fn start(directories: &[PathBuf], hub: &Hub, end: &watch::Sender<Option<String>>) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let mut updates = Vec::new();
+    for (at, directory) in directories.iter().enumerate() {
+        let (sender, receiver) = mpsc::channel(16);
+        updates.push(ReceiverStream::new(receiver).map(move |update| (at, update)).boxed());
+        let (directory, end) = (directory.clone(), end.clone());
+        tasks.push(runtime::spawn(async move {
+            let shown = directory.display().to_string();
+            if let Err(error) = files::watch(directory, sender).await {
+                end.send_replace(Some(format!("watching {shown}: {error}")));
+            }
+        }));
+    }
+    let hand_on = hand_on(select_all(updates), directories.to_vec(), hub.clone());
+    tasks.push(runtime::spawn(hand_on));
+    tasks
+}
+
+async fn hand_on(mut updates: impl StreamExt<Item = (usize, Update)> + Unpin, directories: Vec<PathBuf>, hub: Hub) {
+    let mut overlay = Overlay::new(directories.len());
+    let mut problems: Vec<Option<Vec<FileProblem>>> = vec![None; directories.len()];
+    while let Some((at, update)) = updates.next().await {
+        let events = overlay.merge(at, update.events);
+        let (Some(slot), Some(directory)) = (problems.get_mut(at), directories.get(at)) else { return };
+        let named = |mut it: FileProblem| {
+            it.file = directory.join(&it.file).display().to_string();
+            it
+        };
+        *slot = Some(update.problems.into_iter().map(named).collect());
+        // Everyone has been read once.
+        let synced = problems.iter().all(Option::is_some);
+        let all: Vec<FileProblem> = problems.iter().flatten().flatten().cloned().collect();
+        let told = hub.ask(move |state| {
+            state.apply(events);
+            state.set_file_problems(all);
+            if synced {
+                state.synced();
+            }
+        });
+        if told.await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Overlay {
+    /// What each source says; empty for a single one.
+    layers: Vec<HashMap<Key, Object>>,
+}
+
+impl Overlay {
+    fn new(sources: usize) -> Self {
+        Self { layers: if sources > 1 { vec![HashMap::new(); sources] } else { Vec::new() } }
+    }
+
+    fn merge(&mut self, at: usize, events: Vec<Event>) -> Vec<Event> {
+        if self.layers.is_empty() {
+            return events;
+        }
+        events.into_iter().filter_map(|event| self.merge_one(at, event)).collect()
+    }
+
+    fn merge_one(&mut self, at: usize, event: Event) -> Option<Event> {
+        let key = match &event {
+            Event::Apply(object) => object.key(),
+            Event::Delete(key) => key.clone(),
+        };
+        let layer = self.layers.get_mut(at)?;
+        match &event {
+            Event::Apply(object) => drop(layer.insert(key.clone(), object.clone())),
+            Event::Delete(key) => drop(layer.remove(key)),
+        }
+        if self.layers.iter().skip(at + 1).any(|it| it.contains_key(&key)) {
+            return None;
+        }
+        let left = self.layers.iter().rev().find_map(|it| it.get(&key));
+        Some(left.map_or(Event::Delete(key), |object| Event::Apply(object.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Namespace;
+
+    fn shop(label: &str) -> Event {
+        let labels = [("from".to_owned(), label.to_owned())].into();
+        Event::Apply(Object::Namespace(Namespace { name: "shop".into(), labels }))
+    }
+
+    fn gone() -> Event {
+        let Event::Apply(object) = shop("") else { unreachable!("an apply") };
+        Event::Delete(object.key())
+    }
+
+    #[test]
+    fn a_later_sources_object_holds_until_it_is_gone() {
+        let mut overlay = Overlay::new(2);
+        assert_eq!(overlay.merge(0, vec![shop("first")]), [shop("first")]);
+        assert_eq!(overlay.merge(1, vec![shop("second")]), [shop("second")]);
+        assert_eq!(overlay.merge(0, vec![shop("changed")]), []);
+        assert_eq!(overlay.merge(1, vec![gone()]), [shop("changed")]);
+        assert_eq!(overlay.merge(0, vec![gone()]), [gone()]);
+    }
+
+    #[test]
+    fn an_earlier_object_that_goes_leaves_the_later() {
+        let mut overlay = Overlay::new(2);
+        overlay.merge(1, vec![shop("second")]);
+        assert_eq!(overlay.merge(0, vec![shop("first")]), []);
+        assert_eq!(overlay.merge(0, vec![gone()]), []);
+    }
 }
