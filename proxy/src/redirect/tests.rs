@@ -14,9 +14,10 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     unistd::{Uid, setfsuid},
 };
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
+use crate::sock::{self, Liveness, Source};
 
 const APPLICATION: u32 = 1000;
 const PROXY: u32 = 2102;
@@ -139,16 +140,16 @@ struct Ends {
 impl Ends {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listen = |port: u16| runtime.block_on(tokio::net::TcpListener::bind(("::", port))).unwrap();
-        let (outbound, inbound) = (listen(15001), listen(15006));
+        let listen = async |port| sock::listener(at("::", port), &Liveness::default()).unwrap();
+        let (outbound, inbound) = runtime.block_on(async { (listen(15001).await, listen(15006).await) });
         Self { runtime, outbound, inbound }
     }
 
     /// Opens a connection to `to`, where someone listens, and finds where it arrives.
-    fn follow(&self, to: SocketAddr, dial: impl FnOnce() -> io::Result<TcpStream>) -> Reached {
+    fn follow<S>(&self, to: SocketAddr, dial: impl AsyncFnOnce() -> io::Result<S>) -> Reached {
         self.runtime.block_on(async {
             let itself = tokio::net::TcpListener::bind(to).await.ok();
-            let _opened = dial().unwrap_or_else(|error| panic!("{to}: {error}"));
+            let _opened = dial().await.unwrap_or_else(|error| panic!("{to}: {error}"));
             let left_alone = async {
                 match &itself {
                     Some(listener) => listener.accept().await.unwrap().1,
@@ -168,7 +169,7 @@ impl Ends {
 }
 
 fn original(accepted: &tokio::net::TcpStream) -> SocketAddr {
-    crate::sock::original_destination(accepted).unwrap().0
+    sock::original_destination(accepted).unwrap().0
 }
 
 fn at(address: &str, port: u16) -> SocketAddr {
@@ -191,7 +192,7 @@ fn what_the_application_opens_goes_to_the_outbound_port() {
         for family in FAMILIES {
             for (to, port) in [(SERVICE[family], 80), (PEER[family], 8080), (PEER[family], 15001)] {
                 let to = at(to, port);
-                assert_eq!(ends.follow(to, || dial(APPLICATION, to, None, None)), Reached::Outbound(to));
+                assert_eq!(ends.follow(to, async || dial(APPLICATION, to, None, None)), Reached::Outbound(to));
             }
         }
     });
@@ -206,7 +207,7 @@ fn the_applications_own_loopback_traffic_is_left_alone() {
         for family in FAMILIES {
             for to in [LOOPBACK[family], POD[family]] {
                 let to = at(to, 8080);
-                assert_eq!(ends.follow(to, || dial(APPLICATION, to, None, None)), Reached::Itself, "{to}");
+                assert_eq!(ends.follow(to, async || dial(APPLICATION, to, None, None)), Reached::Itself, "{to}");
             }
         }
     });
@@ -220,14 +221,14 @@ fn a_proxy_that_picks_its_own_pod_meets_the_inbound_port() {
         let ends = Ends::new();
         for family in FAMILIES {
             let to = at(POD[family], 8080);
-            assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Inbound(to));
+            assert_eq!(ends.follow(to, async || dial(PROXY, to, None, None)), Reached::Inbound(to));
             let inbound = Some(INBOUND[family].parse().unwrap());
-            assert_eq!(ends.follow(to, || dial(PROXY, to, inbound, None)), Reached::Itself, "from {inbound:?}");
+            assert_eq!(ends.follow(to, async || dial(PROXY, to, inbound, None)), Reached::Itself, "from {inbound:?}");
             let to = at(LOOPBACK[family], 8080);
-            assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
+            assert_eq!(ends.follow(to, async || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
             for unmeshed in [9000, 9001, 15020, 15021] {
                 let to = at(POD[family], unmeshed);
-                assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
+                assert_eq!(ends.follow(to, async || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
             }
         }
     });
@@ -266,19 +267,19 @@ fn what_arrives_goes_to_the_inbound_port_except_where_excluded() {
         for family in FAMILIES {
             for meshed in [80, 8080, 15022, 15099] {
                 let to = at(POD[family], meshed);
-                let reached = ends.follow(to, || pod.in_peer(|| dial(0, to, None, None)));
+                let reached = ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None)));
                 assert_eq!(reached, Reached::Inbound(to));
             }
             for unmeshed in [9000, 9001, 15020, 15021] {
                 let to = at(POD[family], unmeshed);
-                let reached = ends.follow(to, || pod.in_peer(|| dial(0, to, None, None)));
+                let reached = ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None)));
                 assert_eq!(reached, Reached::Itself, "{to}");
             }
             // Straight to a listener, which can tell: it was going to itself.
             let to = at(POD[family], 15006);
-            assert_eq!(ends.follow(to, || pod.in_peer(|| dial(0, to, None, None))), Reached::Inbound(to));
+            assert_eq!(ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None))), Reached::Inbound(to));
             let to = at(POD[family], 15001);
-            assert_eq!(ends.follow(to, || pod.in_peer(|| dial(0, to, None, None))), Reached::Outbound(to));
+            assert_eq!(ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None))), Reached::Outbound(to));
         }
     });
 }
@@ -348,7 +349,7 @@ fn a_refused_rule_set_changes_nothing() {
             then: rules::Then::GoTo(rules::Chain::Output),
         });
         let refused = netlink::transaction(&nft::replace(&list)).unwrap_err();
-        assert_eq!(refused.part, netlink::Part::Rule(rules::Chain::Proxy));
+        assert_eq!(refused.part, Part::Rule(rules::Chain::Proxy));
         assert_eq!(run("nft", "list ruleset"), before);
     });
 }
@@ -361,18 +362,21 @@ fn a_mark_tells_the_proxy_where_everybody_has_one_uid() {
     });
 }
 
-/// The table by mark; the same as root and within a user namespace.
+/// The table by mark, with the proxy's own dials; the same as root and within
+/// a user namespace.
 fn by_mark(_pod: &Pod) {
     install(&rules(Own::Mark(0x2102))).unwrap();
     let ends = Ends::new();
+    let proxy = async |to, inbound| {
+        sock::connect(to, Source { inbound, mark: Some(0x2102) }, &Liveness::default()).await
+    };
     for family in FAMILIES {
         let service = at(SERVICE[family], 80);
-        assert_eq!(ends.follow(service, || dial(0, service, None, None)), Reached::Outbound(service));
+        assert_eq!(ends.follow(service, async || dial(0, service, None, None)), Reached::Outbound(service));
         let own = at(POD[family], 8080);
-        assert_eq!(ends.follow(own, || dial(0, own, None, None)), Reached::Itself);
-        assert_eq!(ends.follow(own, || dial(0, own, None, Some(0x2102))), Reached::Inbound(own));
-        let inbound = Some(INBOUND[family].parse().unwrap());
-        assert_eq!(ends.follow(own, || dial(0, own, inbound, Some(0x2102))), Reached::Itself);
+        assert_eq!(ends.follow(own, async || dial(0, own, None, None)), Reached::Itself);
+        assert_eq!(ends.follow(own, async || proxy(own, false).await), Reached::Inbound(own));
+        assert_eq!(ends.follow(own, async || proxy(own, true).await), Reached::Itself);
     }
 }
 

@@ -138,7 +138,7 @@ async fn a_quiet_connection_owns_no_buffer_and_a_busy_one_gives_it_back() {
         assert!(received == bulk);
         assert_eq!(progress.buffered.get(), 256 << 10);
 
-        tokio::time::sleep(RELEASE * 2).await;
+        sleep(RELEASE * 2).await;
         assert_eq!(progress.buffered.get(), 0);
         client.write_all(&small).await.unwrap();
         server.read_exact(&mut small).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_slow_reader_costs_a_bounded_buffer_that_is_kept_while_full() {
         client.shutdown().await.unwrap();
     };
     let receive = async {
-        tokio::time::sleep(RELEASE * 10).await;
+        sleep(RELEASE * 10).await;
         assert_eq!(progress.buffered.get(), 256 << 10);
         let mut received = Vec::new();
         server.read_to_end(&mut received).await.unwrap();
@@ -181,7 +181,7 @@ async fn silence_in_both_directions_ends_it_after_the_idle_timeout() {
     let talk = async {
         // One direction is enough to keep it.
         for _ in 0..3 {
-            tokio::time::sleep(idle * 3 / 4).await;
+            sleep(idle * 3 / 4).await;
             server.write_all(b"tick").await.unwrap();
         }
     };
