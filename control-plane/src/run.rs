@@ -16,6 +16,16 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
+mod addresses;
+mod found;
+mod holder;
+mod inside;
+mod launch;
+mod mesh;
+mod netlink;
+mod protocol;
+mod userns;
+
 /// `weft run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
@@ -52,8 +62,11 @@ pub(crate) struct Arguments {
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Stage {
     /// Owns a mesh directory
-    #[command(hide = true)]
-    Hold,
+    Hold(holder::Hold),
+    /// Becomes a pod's program
+    Program(inside::Program),
+    /// Becomes a pod's proxy, or the control plane
+    Companion(inside::Companion),
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -68,14 +81,18 @@ fn label(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When the mesh, the pod's network or its sidecar can't be had.
-pub(crate) fn run(_arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not yet")
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    launch::run(arguments)
 }
 
 /// Runs a stage of `weft run`.
 ///
 /// # Errors
 /// When its namespaces or its mesh directory can't be had.
-pub(crate) fn stage(_stage: &Stage) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not yet")
+pub(crate) fn stage(stage: &Stage) -> anyhow::Result<ExitCode> {
+    match stage {
+        Stage::Hold(options) => holder::hold(options),
+        Stage::Program(program) => inside::program(program),
+        Stage::Companion(companion) => inside::companion(companion),
+    }
 }
