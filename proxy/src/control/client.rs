@@ -162,7 +162,7 @@ impl Client {
             self.meanwhile(certified(&certificates)).await;
             let began = Instant::now();
             let mut was_open = false;
-            let Err(end) = self.stream(&mut was_open).await;
+            let Err(end) = Box::pin(self.stream(&mut was_open)).await;
             self.health.update(|status| {
                 status.stream = Stream::Idle;
                 status.stream_error = Some(end.to_string());
@@ -205,7 +205,7 @@ impl Client {
             .update(|status| status.stream = Stream::Connecting);
         let own = self.certificates.current().certificate.clone();
         let opening = dial::open(self.dial.clone(), self.certificates.clone(), own);
-        let (channel, session) = self.meanwhile(opening).await?;
+        let (channel, session) = self.meanwhile(Box::pin(opening)).await?;
         let (mut link, requests) = Link::new(self.config.max_subscriptions);
         link.send(Request::hello(&self.config, self.store.held().into_iter()))?;
         for address in self.subscriptions.addresses() {
@@ -252,7 +252,7 @@ impl Client {
         let key = Key::Address(address);
         link.send(Request::unsubscribe(&key))?;
         self.store.forget(&[key]);
-        self.keep_at.get_or_insert(Instant::now() + KEEP_AFTER);
+        self.keep_soon();
         Ok(())
     }
 
@@ -305,7 +305,7 @@ impl Client {
             self.compare(heartbeat, link)?;
         }
         if applied.is_new {
-            self.keep_at.get_or_insert(Instant::now() + KEEP_AFTER);
+            self.keep_soon();
             self.health.update(|status| status.is_restored = false);
             self.subscriptions.answer(&self.store.snapshot());
         }
@@ -369,6 +369,11 @@ impl Client {
             status.rejected = rejected;
             status.is_configured = is_configured;
         });
+    }
+
+    fn keep_soon(&mut self) {
+        let soon = || Instant::now() + KEEP_AFTER;
+        self.keep_at.get_or_insert_with(soon);
     }
 
     fn keep(&mut self) {

@@ -9,6 +9,7 @@
 
 mod access;
 mod endpoint;
+mod key;
 mod service;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,41 +18,16 @@ use prost::Message;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use weft_proto::v1;
 
-use crate::{
-    addr::{Range, canonical},
-    discovery::{ServiceName, Workload},
-    tls::certs::Bundle,
-};
+use crate::{addr::Range, discovery::Workload, tls::certs::Bundle};
+
+use self::key::{key, name};
 
 pub(crate) use endpoint::{Change, Member};
+pub(crate) use key::Key;
 pub(crate) use service::{RouteRule, Service, Target};
 
 /// What this proxy can enforce; the control plane renders policy in it alone.
 pub(crate) const FEATURES: &[&str] = &["http-route/v1", "access-policy/v1", "backend-policy/v1"];
-
-/// The name of a resource.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(crate) enum Key {
-    Mesh,
-    TrustBundle,
-    Workload(Box<str>),
-    Address(SocketAddr),
-    Service(ServiceName),
-    Endpoints(ServiceName, u16),
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mesh => f.write_str("Mesh"),
-            Self::TrustBundle => f.write_str("TrustBundle"),
-            Self::Workload(name) => write!(f, "Workload {name}"),
-            Self::Address(address) => write!(f, "Address {address}"),
-            Self::Service(name) => write!(f, "Service {name}"),
-            Self::Endpoints(name, port) => write!(f, "Endpoints {name}:{port}"),
-        }
-    }
-}
 
 /// Why a resource is of no use. Names the field.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -190,64 +166,6 @@ impl Request {
             reason: reason.to_owned(),
         }))
     }
-}
-
-/// What `key` is called on the wire.
-fn name(key: &Key) -> v1::Name {
-    let (kind, name) = match key {
-        Key::Mesh => (v1::Kind::Mesh, String::new()),
-        Key::TrustBundle => (v1::Kind::TrustBundle, String::new()),
-        Key::Workload(name) => (v1::Kind::Workload, name.to_string()),
-        Key::Address(address) => (v1::Kind::Address, address.to_string()),
-        Key::Service(name) => (v1::Kind::Service, name.to_string()),
-        Key::Endpoints(name, port) => (v1::Kind::Endpoints, format!("{name}:{port}")),
-    };
-    v1::Name {
-        kind: kind.into(),
-        name,
-    }
-}
-
-fn key(name: Option<&v1::Name>) -> Result<Key, Invalid> {
-    let name = name.ok_or_else(|| Invalid::new("name", "missing"))?;
-    let text = name.name.as_str();
-    let wrong = || {
-        Invalid::new(
-            "name.name",
-            format_args!("{text:?} is no name of this kind"),
-        )
-    };
-    match name.kind() {
-        v1::Kind::Unspecified => Err(Invalid::new("name.kind", name.kind)),
-        v1::Kind::Mesh => Ok(Key::Mesh),
-        v1::Kind::TrustBundle => Ok(Key::TrustBundle),
-        v1::Kind::Workload => Ok(Key::Workload(text.into())),
-        v1::Kind::Address => text
-            .parse()
-            .map(canonical)
-            .map(Key::Address)
-            .map_err(|_| wrong()),
-        v1::Kind::Service => service_name(text).map(Key::Service).ok_or_else(wrong),
-        v1::Kind::Endpoints => {
-            let (service, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-            let service = service_name(service).ok_or_else(wrong)?;
-            let port = port
-                .parse()
-                .ok()
-                .filter(|port| *port != 0)
-                .ok_or_else(wrong)?;
-            Ok(Key::Endpoints(service, port))
-        }
-    }
-}
-
-fn service_name(text: &str) -> Option<ServiceName> {
-    let (namespace, name) = text.split_once('/')?;
-    let is_whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
-    is_whole.then(|| ServiceName {
-        namespace: namespace.into(),
-        name: name.into(),
-    })
 }
 
 /// Validates a message.
@@ -416,3 +334,6 @@ fn protocol(value: i32) -> crate::discovery::Protocol {
         Ok(v1::Protocol::Detect) | Err(_) => Protocol::Detect,
     }
 }
+
+#[cfg(test)]
+mod tests;

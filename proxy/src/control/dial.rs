@@ -129,16 +129,15 @@ pub(super) async fn open(
         .await
         .map_err(|_| Unreachable::Timeout)??;
     let tls = to_control_plane(tcp, &expected, &certificates, own.as_ref());
-    let (stream, session) = tls.await.map_err(Unreachable::Tls)?;
+    let (stream, session) = Box::pin(tls).await.map_err(Unreachable::Tls)?;
     let mut once = Some(TokioIo::new(stream));
     let connector = service_fn(move |_| {
         let stream = once.take().ok_or(io::ErrorKind::NotConnected);
         std::future::ready(stream.map_err(io::Error::from))
     });
-    let channel = Endpoint::from_static("http://control-plane")
-        .connect_with_connector(connector)
-        .await?;
-    Ok((channel, session))
+    let endpoint = Endpoint::from_static("http://control-plane");
+    let connecting = Box::pin(endpoint.connect_with_connector(connector));
+    Ok((connecting.await?, session))
 }
 
 /// Whom every replica of the control plane proves to be.

@@ -93,6 +93,7 @@ impl Fake {
             .add_service(DiscoveryServer::new(services.clone()))
             .add_service(IdentityServer::new(services))
             .serve_with_incoming(UnboundedReceiverStream::new(connections));
+        let serving = Box::pin(serving);
         tasks.spawn(async move { serving.await.unwrap() });
         let (dialled, mut dialling) = mpsc::unbounded_channel();
         let shared = plane.clone();

@@ -75,7 +75,7 @@ impl Keeper {
         let mut backoff = Backoff::default();
         loop {
             self.until_due().await;
-            match self.renew().await {
+            match Box::pin(self.renew()).await {
                 Ok(()) => {
                     backoff.reset();
                     self.health.update(|status| {
@@ -141,13 +141,13 @@ impl Keeper {
         };
         let certify = async {
             // The token alone proves who asks: no certificate yet, or an old one.
-            let (channel, _) =
-                dial::open(self.dial.clone(), self.certificates.clone(), None).await?;
+            let opening = dial::open(self.dial.clone(), self.certificates.clone(), None);
+            let (channel, _) = Box::pin(opening).await?;
             let mut client = IdentityClient::new(channel);
             let response = client.certify(request).await.map_err(Unreachable::from)?;
             Ok::<_, Unreachable>(response.into_inner())
         };
-        let response = timeout(dial::DEADLINE, certify)
+        let response = timeout(dial::DEADLINE, Box::pin(certify))
             .await
             .map_err(|_| Failure::Timeout)??;
         let chain = response

@@ -7,10 +7,11 @@
 //!
 //! Owned by one task; never waits, never does I/O.
 
+mod assemble;
 mod group;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
 };
@@ -19,15 +20,11 @@ use tokio::sync::watch;
 
 use self::group::{Group, Keys};
 use super::decode::{
-    self, Body, Change, Invalid, Kept, Key, Meaning as Named, Resource, RouteRule, Service, Target,
+    self, Body, Change, Invalid, Kept, Key, Meaning as Named, Resource, Service, Target,
 };
 use crate::{
     addr::Range,
-    discovery::{
-        Backend, BackendPolicy, Known, Meaning, Rule, RuleCells, Schedule, ServiceName,
-        ServicePort, Snapshot, WeightedBackend, Workload,
-    },
-    route,
+    discovery::{Backend, BackendPolicy, ServiceName, ServicePort, Snapshot, Workload},
     tls::certs::Bundle,
 };
 
@@ -268,180 +265,6 @@ impl Store {
         }
     }
 
-    fn rebuild(&mut self, touched: &Touched) {
-        let is_touched = |target: &Target| {
-            touched.backends.contains(target) || touched.services.contains(&target.service)
-        };
-        self.backends.retain(|target, _| !is_touched(target));
-        let wanted: BTreeSet<Target> = self
-            .addresses
-            .values()
-            .filter_map(|held| match &held.value.meaning {
-                Named::Service(target) => Some(target.clone()),
-                Named::Workload(_) | Named::Unmeshed | Named::Unknown => None,
-            })
-            .collect();
-        let mut ports = HashMap::with_capacity(wanted.len());
-        for target in wanted {
-            let old = self.ports.get(&target).cloned();
-            let stays = old
-                .as_ref()
-                .filter(|port| !is_touched(&target) && !refers(port, is_touched));
-            let port = match stays {
-                Some(port) => Some(port.clone()),
-                None => self.build_port(&target, old.as_deref()),
-            };
-            ports.extend(port.map(|port| (target, port)));
-        }
-        self.ports = ports;
-        self.sweep_groups();
-    }
-
-    /// Backends that no port refers to any more keep no cells.
-    fn sweep_groups(&mut self) {
-        let mut referred = HashSet::new();
-        for port in self.ports.values() {
-            refers(port, |target| {
-                referred.insert(target.clone());
-                false
-            });
-        }
-        self.backends.retain(|target, _| referred.contains(target));
-        self.groups
-            .retain(|target, group| group.version.is_some() || referred.contains(target));
-    }
-
-    fn build_port(
-        &mut self,
-        target: &Target,
-        old: Option<&ServicePort>,
-    ) -> Option<Arc<ServicePort>> {
-        let service = &self.services.get(&target.service)?.value;
-        let port = service.ports.iter().find(|port| port.port == target.port)?;
-        let protocol = port.protocol;
-        // Rules are taken apart from `self`, which builds their backends.
-        let routes: Vec<_> = port
-            .routes
-            .iter()
-            .map(|route| {
-                (
-                    route.name.clone(),
-                    route.created_milliseconds,
-                    route.rules.clone(),
-                )
-            })
-            .collect();
-        let default = self.backend(target);
-        let mut attached = Vec::with_capacity(routes.len());
-        for (name, created_milliseconds, rules) in routes {
-            let mut built = Vec::with_capacity(rules.len());
-            for (index, rule) in (0..).zip(rules) {
-                let matches = rule.matches.clone();
-                let rule = self.build_rule(&name, index, rule, &default);
-                built.push((matches, keep_turns(rule, old)));
-            }
-            attached.push(route::Attached {
-                created_milliseconds,
-                rules: built,
-            });
-        }
-        Some(Arc::new(ServicePort {
-            service: target.service.clone(),
-            port: target.port,
-            protocol,
-            routes: (!attached.is_empty()).then(|| route::table(attached)),
-            default,
-        }))
-    }
-
-    fn build_rule(
-        &mut self,
-        route: &Arc<str>,
-        index: u32,
-        rule: RouteRule,
-        default: &Arc<Backend>,
-    ) -> Rule {
-        let mut backends: Vec<_> = rule
-            .backends
-            .into_iter()
-            .map(|(weight, target)| {
-                let backend = target.and_then(|target| {
-                    let is_known = self.services.contains_key(&target.service)
-                        || self.groups.contains_key(&target);
-                    let missing = || format!("{}:{} is not known", target.service, target.port);
-                    is_known
-                        .then(|| self.backend(&target))
-                        .ok_or_else(|| missing().into())
-                });
-                WeightedBackend { weight, backend }
-            })
-            .collect();
-        if backends.is_empty() {
-            backends.push(WeightedBackend {
-                weight: 1,
-                backend: Ok(default.clone()),
-            });
-        }
-        Rule {
-            route: route.clone(),
-            index,
-            schedule: Schedule::new(backends.iter().map(|backend| backend.weight)),
-            backends,
-            request_timeout: rule.request_timeout,
-            backend_timeout: rule.backend_timeout,
-            cells: Arc::default(),
-        }
-    }
-
-    fn backend(&mut self, target: &Target) -> Arc<Backend> {
-        if let Some(backend) = self.backends.get(target) {
-            return backend.clone();
-        }
-        let service = self.services.get(&target.service);
-        let policy = service
-            .map_or(&self.default_policy, |held| &held.value.policy)
-            .clone();
-        let group = self.groups.entry(target.clone()).or_default();
-        let backend = group.build(target.service.clone(), target.port, policy);
-        self.backends.insert(target.clone(), backend.clone());
-        backend
-    }
-
-    fn publish(&mut self) {
-        let mut addresses = HashMap::with_capacity(self.addresses.len());
-        for (at, held) in &self.addresses {
-            let used = held.value.used.clone();
-            let meaning = self.meaning(*at, &held.value.meaning);
-            addresses.extend(meaning.map(|meaning| (*at, Known { meaning, used })));
-        }
-        let workload = self.workload.as_ref().map(|(_, held)| held.value.clone());
-        let ranges = self.mesh.as_ref().map(|held| held.value.clone());
-        self.snapshots.send_modify(|snapshot| {
-            *snapshot = Arc::new(Snapshot {
-                revision: snapshot.revision + 1,
-                ranges: ranges.unwrap_or_default(),
-                addresses,
-                workload,
-            });
-        });
-    }
-
-    fn meaning(&self, at: SocketAddr, named: &Named) -> Option<Meaning> {
-        Some(match named {
-            Named::Service(target) => Meaning::Service(self.ports.get(target)?.clone()),
-            Named::Workload(member) => {
-                let name = ServiceName {
-                    namespace: member.namespace.clone(),
-                    name: member.pod.clone(),
-                };
-                let policy = self.default_policy.clone();
-                Meaning::Workload(self.pods.get(&at)?.build(name, at.port(), policy))
-            }
-            Named::Unmeshed => Meaning::Unmeshed,
-            Named::Unknown => Meaning::Unknown,
-        })
-    }
-
     /// Takes note of who was looked up since the last time.
     pub(crate) fn take_used(&self) -> impl Iterator<Item = SocketAddr> {
         self.addresses
@@ -519,38 +342,5 @@ impl Store {
     }
 }
 
-/// Does `port` send anything to a backend that `is` it?
-fn refers(port: &ServicePort, mut is: impl FnMut(&Target) -> bool) -> bool {
-    let rules = port.routes.iter().flat_map(|table| &table.entries);
-    let backends = rules.flat_map(|(_, rule)| &rule.backends);
-    let named = backends.filter_map(|backend| backend.backend.as_ref().ok());
-    std::iter::once(&port.default).chain(named).any(|backend| {
-        is(&Target {
-            service: backend.service.clone(),
-            port: backend.port,
-        })
-    })
-}
-
-/// The turns go on where a rule's weights stay what they were.
-fn keep_turns(mut rule: Rule, old: Option<&ServicePort>) -> Arc<Rule> {
-    fn shares(rule: &Rule) -> impl Iterator<Item = (u32, Option<(&ServiceName, u16)>)> {
-        rule.backends.iter().map(|share| {
-            let backend = share.backend.as_ref().ok();
-            (
-                share.weight,
-                backend.map(|backend| (&backend.service, backend.port)),
-            )
-        })
-    }
-    let old = old.and_then(|port| port.routes.as_ref());
-    let same = old.and_then(|table| {
-        table.entries.iter().map(|(_, old)| old).find(|old| {
-            old.route == rule.route && old.index == rule.index && shares(old).eq(shares(&rule))
-        })
-    });
-    if let Some(same) = same {
-        rule.cells = Arc::<RuleCells>::clone(&same.cells);
-    }
-    Arc::new(rule)
-}
+#[cfg(test)]
+mod tests;

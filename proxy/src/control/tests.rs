@@ -381,7 +381,7 @@ async fn an_authority_that_is_down_for_most_of_a_life_leaves_no_gap() {
         "control plane: The service is currently unavailable: no authority"
     );
     fake.set(|plane| plane.refuses_to_certify = false);
-    for _ in 0..60 {
+    for _ in 0..40 {
         sleep(Duration::from_secs(1)).await;
         assert!(is_certified());
     }

@@ -48,9 +48,9 @@ pub(crate) async fn accept(io: Prefixed<TcpStream>, store: &Store) -> Result<Acc
         None,
     ));
     let config = store.server_config(verifier.clone(), &own);
-    let accepting = TlsAcceptor::from(Arc::new(config))
-        .accept(io)
-        .into_fallible();
+    let accepting = TlsAcceptor::from(Arc::new(config)).accept(io);
+    // Its state is needed once per connection, and large.
+    let accepting = Box::pin(accepting.into_fallible());
     let mut stream = match timeout(HANDSHAKE_DEADLINE, accepting).await {
         Err(_) => return Err(Reason::TlsHandshake),
         Ok(Err((error, io))) => {
@@ -88,7 +88,7 @@ pub(crate) async fn accept(io: Prefixed<TcpStream>, store: &Store) -> Result<Acc
 /// and the peer could only guess why. It has written its first request by now.
 async fn linger(mut io: Prefixed<TcpStream>) {
     let mut unread = 256 << 10;
-    let mut into = [0; 4096];
+    let mut into = vec![0; 4096];
     let drain = async {
         io.shutdown().await?;
         while unread > 0 {

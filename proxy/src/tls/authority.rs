@@ -82,7 +82,7 @@ trait AddSigned {
 
 impl AddSigned for Duration {
     fn checked_add_signed(self, seconds: i64) -> Duration {
-        Duration::from_secs(self.as_secs().checked_add_signed(seconds).unwrap())
+        Self::from_secs(self.as_secs().checked_add_signed(seconds).unwrap())
     }
 }
 

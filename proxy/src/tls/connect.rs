@@ -117,6 +117,8 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     // Identities are no host names; the verifier never looks at this one.
     let name = ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    // Its state is needed once per connection, and large.
+    let connecting = Box::pin(connecting);
     match timeout(HANDSHAKE_DEADLINE, connecting).await {
         Err(_) => Err(Reason::ConnectTimeout),
         Ok(Err(error)) => Err(match verifier.verdict() {

@@ -94,10 +94,8 @@ type Met = (Result<(), Reason>, Result<(Peer, Alpn), Reason>);
 
 async fn meet(client: &Store, expected: &str, server: &Store) -> Met {
     let (near, far) = sockets().await;
-    tokio::join!(
-        call(near, expected, Alpn::Http, client),
-        answer(far, server)
-    )
+    let calling = Box::pin(call(near, expected, Alpn::Http, client));
+    tokio::join!(calling, Box::pin(answer(far, server)))
 }
 
 #[tokio::test]

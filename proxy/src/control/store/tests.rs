@@ -1,0 +1,328 @@
+//! What a change builds again, and what it must leave alone.
+
+use std::sync::atomic::Ordering;
+
+use weft_proto::v1;
+
+use super::*;
+use crate::{
+    control::fake::{
+        CART_ADDRESS, address, cart, endpoint, endpoints, endpoints_of, mesh, reference, resource,
+        service, whole, workload,
+    },
+    discovery::Meaning,
+};
+
+fn apply(store: &mut Store, resources: Vec<v1::Resource>) -> Applied {
+    let response = v1::WatchResponse {
+        resources,
+        ..v1::WatchResponse::default()
+    };
+    store.apply(decode::response(response).resources, &[])
+}
+
+fn port(store: &Store) -> Arc<ServicePort> {
+    match store.snapshot().lookup(CART_ADDRESS.parse().unwrap()) {
+        Some(Meaning::Service(port)) => port.clone(),
+        other => panic!("a service and not {other:?}"),
+    }
+}
+
+fn with_cart() -> Store {
+    let mut store = Store::new();
+    apply(&mut store, vec![mesh(), workload()]);
+    apply(&mut store, cart());
+    store
+}
+
+/// "shop/cart" split between two services.
+fn split(version: u64, weights: [u32; 2]) -> v1::Resource {
+    let backends = ["one", "two"].iter().zip(weights);
+    let backends = backends.map(|(name, weight)| v1::WeightedBackend {
+        weight,
+        service: Some(reference(name)),
+        invalid: String::new(),
+    });
+    let rule = v1::Rule {
+        backends: backends.collect(),
+        ..v1::Rule::default()
+    };
+    let route = v1::Route {
+        namespace: "shop".to_owned(),
+        name: "split".to_owned(),
+        rules: vec![rule],
+        ..v1::Route::default()
+    };
+    service(version, |service| service.ports[0].routes.push(route))
+}
+
+fn backend(version: u64, name: &str, breaker: u32) -> v1::Resource {
+    service(version, |service| {
+        service.name = name.to_owned();
+        service.policy = Some(v1::BackendPolicy {
+            circuit_breaking: Some(v1::CircuitBreaking {
+                consecutive_failures: breaker,
+                ..v1::CircuitBreaking::default()
+            }),
+            ..v1::BackendPolicy::default()
+        });
+    })
+}
+
+fn with_split() -> Store {
+    let mut store = with_cart();
+    let one = endpoints_of("one", 1, whole(&[endpoint(3)]));
+    let two = endpoints_of("two", 1, whole(&[endpoint(4)]));
+    apply(
+        &mut store,
+        vec![
+            one,
+            two,
+            backend(1, "one", 5),
+            backend(1, "two", 5),
+            split(21, [90, 10]),
+        ],
+    );
+    store
+}
+
+fn rule(store: &Store) -> Arc<crate::discovery::Rule> {
+    port(store).routes.as_ref().unwrap().entries[0].1.clone()
+}
+
+#[test]
+fn a_route_sends_to_the_backends_that_it_names() {
+    let store = with_split();
+    let rule = rule(&store);
+    assert_eq!((&*rule.route, rule.index), ("shop/split", 0));
+    let shares: Vec<_> = rule
+        .backends
+        .iter()
+        .map(|share| {
+            let backend = share.backend.as_ref().unwrap();
+            (share.weight, backend.endpoints[0].pod.to_string())
+        })
+        .collect();
+    assert_eq!(
+        shares,
+        [(90, "cart-3".to_owned()), (10, "cart-4".to_owned())]
+    );
+}
+
+#[test]
+fn a_rule_goes_on_with_its_turns_until_its_weights_change() {
+    let mut store = with_split();
+    rule(&store).cells.next.store(7, Ordering::Relaxed);
+    apply(
+        &mut store,
+        vec![
+            endpoints_of("one", 2, whole(&[endpoint(5)])),
+            split(22, [90, 10]),
+        ],
+    );
+    assert_eq!(rule(&store).cells.next.load(Ordering::Relaxed), 7);
+    assert_eq!(
+        &*rule(&store).backends[0].backend.as_ref().unwrap().endpoints[0].pod,
+        "cart-5"
+    );
+    apply(&mut store, vec![split(23, [50, 50])]);
+    assert_eq!(rule(&store).cells.next.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_change_reaches_the_routes_that_send_there_and_nothing_else() {
+    let mut store = with_split();
+    let before = rule(&store);
+    apply(&mut store, vec![backend(2, "one", 9)]);
+    let after = rule(&store);
+    let of = |rule: &crate::discovery::Rule, at: usize| rule.backends[at].backend.clone().unwrap();
+    assert_eq!(
+        of(&after, 0).policy.circuit_breaking.consecutive_failures,
+        9
+    );
+    assert!(Arc::ptr_eq(&of(&before, 0).cells, &of(&after, 0).cells));
+    assert!(Arc::ptr_eq(
+        &of(&before, 0).endpoints[0],
+        &of(&after, 0).endpoints[0]
+    ));
+    assert!(Arc::ptr_eq(&of(&before, 1), &of(&after, 1)));
+    let unrelated = port(&store);
+    apply(
+        &mut store,
+        vec![endpoints_of("three", 1, whole(&[endpoint(6)]))],
+    );
+    assert!(Arc::ptr_eq(&unrelated, &port(&store)));
+}
+
+#[test]
+fn what_a_route_names_and_nobody_described_is_invalid() {
+    let mut store = with_cart();
+    apply(&mut store, vec![split(21, [1, 1])]);
+    for share in &rule(&store).backends {
+        let why = share.backend.as_ref().unwrap_err();
+        assert!(why.ends_with(":80 is not known"), "{why}");
+    }
+}
+
+#[test]
+fn a_rule_without_backends_sends_to_the_service_itself() {
+    let mut store = with_cart();
+    let route = v1::Route {
+        rules: vec![v1::Rule::default()],
+        ..v1::Route::default()
+    };
+    apply(
+        &mut store,
+        vec![service(21, |service| service.ports[0].routes.push(route))],
+    );
+    let port = port(&store);
+    assert!(Arc::ptr_eq(
+        rule(&store).backends[0].backend.as_ref().unwrap(),
+        &port.default
+    ));
+}
+
+#[test]
+fn an_address_whose_service_is_gone_is_not_answered() {
+    let mut store = with_cart();
+    let key = Key::Service(ServiceName {
+        namespace: "shop".into(),
+        name: "cart".into(),
+    });
+    store.forget(&[key]);
+    assert!(store.snapshot().addresses.is_empty());
+    apply(&mut store, vec![service(21, |_| {})]);
+    assert_eq!(port(&store).default.endpoints.len(), 2);
+    apply(
+        &mut store,
+        vec![service(22, |service| service.ports[0].port = 81)],
+    );
+    assert!(store.snapshot().addresses.is_empty());
+}
+
+#[test]
+fn one_workload_has_one_key_and_cells_of_its_own_in_each_backend() {
+    let mut store = with_split();
+    apply(
+        &mut store,
+        vec![endpoints_of("one", 2, whole(&[endpoint(1)]))],
+    );
+    let here = port(&store).default.endpoints[0].clone();
+    let there = rule(&store).backends[0].backend.as_ref().unwrap().endpoints[0].clone();
+    assert_eq!((here.key, &here.uid), (there.key, &there.uid));
+    assert!(!Arc::ptr_eq(&here.cells, &there.cells));
+}
+
+#[test]
+fn a_key_is_never_used_again() {
+    let mut store = with_cart();
+    let first = port(&store).default.endpoints[0].clone();
+    apply(&mut store, vec![endpoints(11, whole(&[endpoint(2)]))]);
+    apply(
+        &mut store,
+        vec![endpoints(12, whole(&[endpoint(1), endpoint(2)]))],
+    );
+    let again = port(&store).default.endpoints[0].clone();
+    assert_eq!(first.uid, again.uid);
+    assert_ne!(first.key, again.key);
+}
+
+#[test]
+fn an_endpoint_that_drains_or_moves_keeps_its_cells() {
+    let mut store = with_cart();
+    let before = port(&store).default.endpoints[0].clone();
+    before.cells.in_flight.store(3, Ordering::Relaxed);
+    let mut change = endpoint(1);
+    change.address = "10.0.0.77".to_owned();
+    change.set_state(v1::EndpointState::Draining);
+    let delta = v1::Endpoints {
+        base: 10,
+        added_or_updated: vec![change],
+        ..v1::Endpoints::default()
+    };
+    apply(&mut store, vec![endpoints(11, delta)]);
+    let port = port(&store);
+    assert_eq!(port.default.ready().len(), 1);
+    // Ready ones come first.
+    let after = &port.default.endpoints[1];
+    assert_eq!(after.key, before.key);
+    assert_eq!(after.address, "10.0.0.77:8080".parse().unwrap());
+    assert_eq!(after.cells.in_flight.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_pod_s_own_address_is_a_backend_of_one() {
+    let mut store = Store::new();
+    let mut pod = endpoint(1);
+    (pod.address, pod.port) = ("10.1.0.1".to_owned(), 80);
+    apply(
+        &mut store,
+        vec![address(1, v1::address::Meaning::Workload(pod.clone()))],
+    );
+    let at = CART_ADDRESS.parse().unwrap();
+    let snapshot = store.snapshot();
+    let Some(Meaning::Workload(before)) = snapshot.lookup(at) else {
+        panic!("a workload")
+    };
+    assert_eq!(before.service.to_string(), "shop/cart-1");
+    pod.set_state(v1::EndpointState::Draining);
+    apply(
+        &mut store,
+        vec![address(2, v1::address::Meaning::Workload(pod))],
+    );
+    let snapshot = store.snapshot();
+    let Some(Meaning::Workload(after)) = snapshot.lookup(at) else {
+        panic!("a workload")
+    };
+    assert!(after.ready().is_empty());
+    assert_eq!(before.endpoints[0].key, after.endpoints[0].key);
+    assert!(Arc::ptr_eq(&before.cells, &after.cells));
+}
+
+#[test]
+fn what_is_kept_is_the_same_after_a_restart() {
+    let store = with_split();
+    let mut again = Store::new();
+    let kept = decode::response_from_bytes(&store.to_bytes()).unwrap();
+    let applied = again.apply(kept.resources, &[]);
+    assert!(applied.rejected.is_empty() && applied.incomplete.is_empty());
+    let sorted = |store: &Store| {
+        let mut held = store.held();
+        held.sort();
+        held
+    };
+    assert_eq!(sorted(&again), sorted(&store));
+    assert_eq!(
+        again.snapshot().workload.as_ref().unwrap().pod,
+        "shop-0".into()
+    );
+    let pods = |store: &Store| {
+        let port = port(store);
+        let endpoints = port.default.endpoints.iter();
+        endpoints
+            .map(|endpoint| endpoint.pod.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pods(&again), pods(&store));
+    assert_eq!(rule(&again).backends.len(), 2);
+}
+
+#[test]
+fn roots_are_handed_on_and_never_taken_away() {
+    let authority = crate::tls::authority::Authority::new("root");
+    let mut store = Store::new();
+    let roots = vec![authority.root.to_vec().into()];
+    let body = v1::resource::Body::TrustBundle(v1::TrustBundle { roots });
+    let applied = apply(
+        &mut store,
+        vec![resource(v1::Kind::TrustBundle, "", 5, body)],
+    );
+    assert_eq!(applied.bundle, Some(authority.bundle()));
+    assert_eq!(store.version(&Key::TrustBundle), Some(5));
+    let empty = v1::resource::Body::TrustBundle(v1::TrustBundle::default());
+    let applied = apply(
+        &mut store,
+        vec![resource(v1::Kind::TrustBundle, "", 6, empty)],
+    );
+    assert!(applied.bundle.is_none() && applied.rejected.len() == 1);
+}
