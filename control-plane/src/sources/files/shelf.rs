@@ -13,8 +13,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::manifest::{self, Content, Document, Refusal};
-use crate::model::{Event, FileProblem, Key, Name, Object};
+use crate::{
+    model::{Event, FileProblem, Key, Name, Object},
+    sources::manifest::{self, Content, Document, Refusal},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
