@@ -187,7 +187,7 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// What a handshake can end in.
-    pub(crate) const RESULTS: [&str; 8] = [
+    pub(crate) const RESULTS: [&str; 7] = [
         "ok",
         Reason::TlsHandshake.as_str(),
         Reason::PeerUntrusted.as_str(),
@@ -195,7 +195,6 @@ impl Tls {
         Reason::PeerIdentityMismatch.as_str(),
         Reason::CertificateRefused.as_str(),
         Reason::CertificateMissing.as_str(),
-        "timeout",
     ];
 
     fn register(area: &mut Area<'_>) -> Self {
@@ -256,8 +255,7 @@ impl Pool {
 
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    /// `ejected`, `probing`, `returned`, `spared`: the last endpoint, or the
-    /// permitted fraction is out already.
+    /// To `in`, `ejected` or `probing`.
     pub(crate) transitions: Tally,
 }
 
@@ -266,8 +264,8 @@ impl Breaker {
         Self {
             transitions: area.register(
                 "transitions",
-                "Endpoints that the breaker ejected, probed, took back or spared",
-                Tally::new("to", &["ejected", "probing", "returned", "spared"]),
+                "Endpoints that the breaker ejected, probed or took back in, by the state that they went to",
+                Tally::new("to", &["in", "ejected", "probing"]),
             ),
         }
     }

@@ -1,8 +1,8 @@
 //! Why a document can't be taken: field, reason, remedy.
 //!
 //! Made wherever manifests are read, shown by `weft status` with file and
-//! document. The reason is meant to be read after the field: "spec.ports[0].port
-//! must be 1 to 65535".
+//! document. The reason is meant to be read after the field: `spec.ports[0].port
+//! must be 1 to 65535`.
 
 use std::fmt::Display;
 
