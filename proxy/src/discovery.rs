@@ -7,6 +7,8 @@
 
 mod cells;
 mod health;
+#[cfg(test)]
+pub(crate) mod samples;
 mod schedule;
 
 use std::{

@@ -5,6 +5,8 @@
 //! makes of them, and that form is what is forwarded. Never sees a body.
 
 pub(crate) mod path;
+#[cfg(test)]
+pub(crate) mod samples;
 
 /// The head of a request.
 pub(crate) trait Request {

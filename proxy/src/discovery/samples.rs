@@ -1,0 +1,54 @@
+//! Small values for tests of decisions.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{
+    Access, Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, EndpointState, Protocol,
+    Security, ServiceName, Workload, WorkloadPort,
+};
+
+pub(crate) fn service(name: &str) -> ServiceName {
+    ServiceName { namespace: "shop".into(), name: name.into() }
+}
+
+pub(crate) fn endpoint(key: u64, weight: u32, state: EndpointState, cells: &Arc<BackendCells>) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        key: EndpointKey(key),
+        uid: format!("uid-{key}").into(),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000 + key as u16)),
+        namespace: "shop".into(),
+        pod: format!("cart-{key}").into(),
+        security: Security::Unmeshed,
+        protocol: Protocol::Detect,
+        zone: "".into(),
+        weight,
+        state,
+        cells: EndpointCells::new(cells),
+    })
+}
+
+/// Ready endpoints with these weights; their keys count from 0.
+pub(crate) fn backend(policy: BackendPolicy, weights: &[u32]) -> Arc<Backend> {
+    let cells = Arc::new(BackendCells::default());
+    let endpoints = weights.iter().zip(0..).map(|(weight, key)| endpoint(key, *weight, EndpointState::Ready, &cells));
+    let endpoints = endpoints.collect();
+    Arc::new(Backend::new(service("cart"), 80, Arc::new(policy), endpoints, cells))
+}
+
+/// A workload whose port 80 has this access.
+pub(crate) fn workload(access: Access) -> Workload {
+    Workload {
+        namespace: "shop".into(),
+        pod: "cart-0".into(),
+        uid: "uid-0".into(),
+        service_account: "cart".into(),
+        addresses: Vec::new(),
+        zone: "".into(),
+        ports: HashMap::from([(80, WorkloadPort { protocol: Protocol::Detect, access })]),
+        default_access: Access { default_deny: true, ..Access::default() },
+    }
+}
