@@ -52,13 +52,19 @@ pub(crate) struct Denial {
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, policy: None }
+        Self {
+            reason,
+            policy: None,
+        }
     }
 }
 
 /// What holds on a port of our workload.
 pub(crate) fn access(workload: &Workload, port: u16) -> &Access {
-    workload.ports.get(&port).map_or(&workload.default_access, |port| &port.access)
+    workload
+        .ports
+        .get(&port)
+        .map_or(&workload.default_access, |port| &port.access)
 }
 
 /// Does any rule ask for something that only HTTP has?
@@ -67,18 +73,31 @@ pub(crate) fn has_http_conditions(access: &Access) -> bool {
 }
 
 /// One request.
-pub(crate) fn admit(workload: &Workload, port: u16, peer: &Peer, request: &impl Request) -> Result<Permit, Denial> {
+pub(crate) fn admit(
+    workload: &Workload,
+    port: u16,
+    peer: &Peer,
+    request: &impl Request,
+) -> Result<Permit, Denial> {
     let access = access(workload, port);
     check_security(access, peer)?;
     if !is_token(request.method()) {
         return Err(Reason::MalformedRequest.into());
     }
     let path = if rules(access).any(|rule| !rule.path_prefixes.is_empty()) {
-        path::canonical(request.path()).map_err(|path::Ambiguous| Denial::from(Reason::AmbiguousPath))?
+        path::canonical(request.path())
+            .map_err(|path::Ambiguous| Denial::from(Reason::AmbiguousPath))?
     } else {
         Cow::Borrowed(request.path())
     };
-    let policy = decide(access, peer, Some(Http { method: request.method(), path: &path }))?;
+    let policy = decide(
+        access,
+        peer,
+        Some(Http {
+            method: request.method(),
+            path: &path,
+        }),
+    )?;
     let path = match path {
         Cow::Borrowed(_) => None,
         Cow::Owned(form) => Some(form.into_boxed_slice()),
@@ -95,15 +114,33 @@ pub(crate) fn admit_opaque(workload: &Workload, port: u16, peer: &Peer) -> Resul
     if has_http_conditions(access) {
         return Err(Reason::OpaqueRefused.into());
     }
-    Ok(Permit { policy: decide(access, peer, None)?, path: None })
+    Ok(Permit {
+        policy: decide(access, peer, None)?,
+        path: None,
+    })
 }
 
 /// The rule that allowed, if any had to.
-fn decide(access: &Access, peer: &Peer, http: Option<Http<'_>>) -> Result<Option<Arc<str>>, Denial> {
-    if let Some(rule) = access.deny.iter().find(|rule| holds(rule, peer, http, Reading::Wide)) {
-        return Err(Denial { reason: Reason::AccessDenied, policy: Some(Arc::clone(&rule.policy)) });
+fn decide(
+    access: &Access,
+    peer: &Peer,
+    http: Option<Http<'_>>,
+) -> Result<Option<Arc<str>>, Denial> {
+    if let Some(rule) = access
+        .deny
+        .iter()
+        .find(|rule| holds(rule, peer, http, Reading::Wide))
+    {
+        return Err(Denial {
+            reason: Reason::AccessDenied,
+            policy: Some(Arc::clone(&rule.policy)),
+        });
     }
-    match access.allow.iter().find(|rule| holds(rule, peer, http, Reading::Narrow)) {
+    match access
+        .allow
+        .iter()
+        .find(|rule| holds(rule, peer, http, Reading::Narrow))
+    {
         Some(rule) => Ok(Some(Arc::clone(&rule.policy))),
         None if access.allow.is_empty() && !access.default_deny => Ok(None),
         None => Err(Reason::AccessDenied.into()),
@@ -131,13 +168,23 @@ fn holds(rule: &AccessRule, peer: &Peer, http: Option<Http<'_>>, reading: Readin
     let is_wide = reading == Reading::Wide;
     let any = |is_empty: bool, is_met: bool| is_empty || is_met;
     let identity = peer.identity();
-    any(rule.identities.is_empty(), identity.map_or(is_wide, |identity| rule.identities.contains(identity)))
-        && any(
-            rule.namespaces.is_empty(),
-            identity.map_or(is_wide, |identity| rule.namespaces.iter().any(|name| **name == *identity.namespace())),
-        )
-        && any(rule.methods.is_empty(), http.map_or(is_wide, |http| method_holds(rule, http.method, reading)))
-        && any(rule.path_prefixes.is_empty(), http.map_or(is_wide, |http| path_holds(rule, http.path, reading)))
+    any(
+        rule.identities.is_empty(),
+        identity.map_or(is_wide, |identity| rule.identities.contains(identity)),
+    ) && any(
+        rule.namespaces.is_empty(),
+        identity.map_or(is_wide, |identity| {
+            rule.namespaces
+                .iter()
+                .any(|name| **name == *identity.namespace())
+        }),
+    ) && any(
+        rule.methods.is_empty(),
+        http.map_or(is_wide, |http| method_holds(rule, http.method, reading)),
+    ) && any(
+        rule.path_prefixes.is_empty(),
+        http.map_or(is_wide, |http| path_holds(rule, http.path, reading)),
+    )
 }
 
 fn method_holds(rule: &AccessRule, method: &str, reading: Reading) -> bool {

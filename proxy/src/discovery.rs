@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{addr::Range, identity::SpiffeId};
 
-pub(crate) use cells::{BackendCells, BudgetCells, EndpointCells, RuleCells, Waiter};
+pub(crate) use cells::{BackendCells, EndpointCells, RuleCells, Waiter};
 pub(crate) use health::{Health, Rejected, Status, Stream};
 pub(crate) use schedule::Schedule;
 

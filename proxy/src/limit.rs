@@ -22,7 +22,9 @@ use crate::{
 pub(crate) fn take(counter: &AtomicU32, limit: Option<u32>) -> bool {
     let limit = limit.unwrap_or(u32::MAX);
     let more = |count: u32| (count < limit).then(|| count + 1);
-    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    counter
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+        .is_ok()
 }
 
 /// A connection of the backend's limit; given back on drop.
@@ -31,7 +33,10 @@ pub(crate) struct Connection(Arc<BackendCells>);
 
 /// Takes one, or says `TooManyConnections`.
 pub(crate) fn connection(backend: &Backend) -> Result<Connection, Reason> {
-    if !take(&backend.cells.connections, backend.policy.limits.connections) {
+    if !take(
+        &backend.cells.connections,
+        backend.policy.limits.connections,
+    ) {
         return Err(Reason::TooManyConnections);
     }
     Ok(Connection(Arc::clone(&backend.cells)))
@@ -73,7 +78,8 @@ const WINDOW: u64 = 10;
 fn granted(backend: &Backend, second: u64) -> u64 {
     let retries = &backend.policy.retries;
     let requests = sum(&backend.cells.budget.requests, second);
-    requests * u64::from(retries.budget_percent) / 100 + u64::from(retries.budget_minimum_per_second) * WINDOW
+    requests * u64::from(retries.budget_percent) / 100
+        + u64::from(retries.budget_minimum_per_second) * WINDOW
 }
 
 type Cells = [AtomicU64; WINDOW as usize];
@@ -87,9 +93,14 @@ fn cell(cells: &Cells, second: u64) -> Option<&AtomicU64> {
 fn add(cells: &Cells, second: u64) {
     let next = |word: u64| {
         let (of, count) = unpack(word);
-        Some(if of >= second { pack(of, count.saturating_add(1)) } else { pack(second, 1) })
+        Some(if of >= second {
+            pack(of, count.saturating_add(1))
+        } else {
+            pack(second, 1)
+        })
     };
-    let _ = cell(cells, second).map(|cell| cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, next));
+    let _ = cell(cells, second)
+        .map(|cell| cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, next));
 }
 
 /// Undoes an `add` of the same second, unless the cell has begun another.
@@ -98,13 +109,18 @@ fn subtract(cells: &Cells, second: u64) {
         let (of, count) = unpack(word);
         (of == second && count > 0).then(|| pack(of, count - 1))
     };
-    let _ = cell(cells, second).map(|cell| cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, next));
+    let _ = cell(cells, second)
+        .map(|cell| cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, next));
 }
 
 fn sum(cells: &Cells, second: u64) -> u64 {
     let of_window = |cell: &AtomicU64| {
         let (of, count) = unpack(cell.load(Ordering::Acquire));
-        if of + WINDOW > second { u64::from(count) } else { 0 }
+        if of + WINDOW > second {
+            u64::from(count)
+        } else {
+            0
+        }
     };
     cells.iter().map(of_window).sum()
 }

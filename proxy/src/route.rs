@@ -49,25 +49,59 @@ pub(crate) fn table(routes: Vec<Attached>) -> RouteTable {
                 matches.push(Match::default());
             }
             let numbered = matches.into_iter().enumerate();
-            entries.extend(
-                numbered.map(|(at, one)| (route.created_milliseconds, at, normalized(one), Arc::clone(&rule))),
-            );
+            entries.extend(numbered.map(|(at, one)| {
+                (
+                    route.created_milliseconds,
+                    at,
+                    normalized(one),
+                    Arc::clone(&rule),
+                )
+            }));
         }
     }
-    entries.sort_by(|(created, at, one, rule), (other_created, other_at, other, other_rule)| {
-        let key = |created: i64, at: usize, one: &Match| (rank(&one.path), Reverse(one.headers.len()), created, at);
-        let (a, b) = (key(*created, *at, one), key(*other_created, *other_at, other));
-        (a.0, a.1, a.2, &rule.route, rule.index, a.3).cmp(&(b.0, b.1, b.2, &other_rule.route, other_rule.index, b.3))
-    });
-    let entries: Vec<(Match, Arc<Rule>)> = entries.into_iter().map(|(_, _, one, rule)| (one, rule)).collect();
-    let has_path_rules = entries.iter().any(|(one, _)| one.path != PathMatch::default());
-    RouteTable { entries, has_path_rules }
+    entries.sort_by(
+        |(created, at, one, rule), (other_created, other_at, other, other_rule)| {
+            let key = |created: i64, at: usize, one: &Match| {
+                (rank(&one.path), Reverse(one.headers.len()), created, at)
+            };
+            let (a, b) = (
+                key(*created, *at, one),
+                key(*other_created, *other_at, other),
+            );
+            (a.0, a.1, a.2, &rule.route, rule.index, a.3).cmp(&(
+                b.0,
+                b.1,
+                b.2,
+                &other_rule.route,
+                other_rule.index,
+                b.3,
+            ))
+        },
+    );
+    let entries: Vec<(Match, Arc<Rule>)> = entries
+        .into_iter()
+        .map(|(_, _, one, rule)| (one, rule))
+        .collect();
+    let has_path_rules = entries
+        .iter()
+        .any(|(one, _)| one.path != PathMatch::default());
+    RouteTable {
+        entries,
+        has_path_rules,
+    }
 }
 
 /// The backend of one request. Takes a turn of the rule's weights.
-pub(crate) fn choose<'a>(port: &'a ServicePort, request: &impl Request) -> Result<Choice<'a>, Reason> {
+pub(crate) fn choose<'a>(
+    port: &'a ServicePort,
+    request: &impl Request,
+) -> Result<Choice<'a>, Reason> {
     let Some(table) = &port.routes else {
-        return Ok(Choice { backend: &port.default, rule: None, path: None });
+        return Ok(Choice {
+            backend: &port.default,
+            rule: None,
+            path: None,
+        });
     };
     let judged = if table.has_path_rules {
         path::canonical(request.path()).map_err(|path::Ambiguous| Reason::AmbiguousPath)?
@@ -79,21 +113,42 @@ pub(crate) fn choose<'a>(port: &'a ServicePort, request: &impl Request) -> Resul
         Cow::Borrowed(_) => None,
         Cow::Owned(form) => Some(form.into_boxed_slice()),
     };
-    Ok(Choice { backend: weighted(rule)?, rule: Some(rule), path })
+    Ok(Choice {
+        backend: weighted(rule)?,
+        rule: Some(rule),
+        path,
+    })
 }
 
-fn matching<'a>(table: &'a RouteTable, request: &impl Request, path: &[u8]) -> Option<&'a Arc<Rule>> {
+fn matching<'a>(
+    table: &'a RouteTable,
+    request: &impl Request,
+    path: &[u8],
+) -> Option<&'a Arc<Rule>> {
     let holds = |one: &Match| {
-        path_holds(&one.path, path) && one.headers.iter().all(|header| header_holds(header, request))
+        path_holds(&one.path, path)
+            && one
+                .headers
+                .iter()
+                .all(|header| header_holds(header, request))
     };
-    table.entries.iter().find(|(one, _)| holds(one)).map(|(_, rule)| rule)
+    table
+        .entries
+        .iter()
+        .find(|(one, _)| holds(one))
+        .map(|(_, rule)| rule)
 }
 
 /// Exact over the weights' reduced sum, over all workers.
 fn weighted(rule: &Rule) -> Result<&Arc<Backend>, Reason> {
     let turn = rule.cells.next.fetch_add(1, Ordering::Relaxed);
-    let chosen = rule.schedule.at(turn).and_then(|index| rule.backends.get(index));
-    chosen.and_then(|chosen| chosen.backend.as_ref().ok()).ok_or(Reason::BackendInvalid)
+    let chosen = rule
+        .schedule
+        .at(turn)
+        .and_then(|index| rule.backends.get(index));
+    chosen
+        .and_then(|chosen| chosen.backend.as_ref().ok())
+        .ok_or(Reason::BackendInvalid)
 }
 
 fn path_holds(rule: &PathMatch, path: &[u8]) -> bool {
@@ -113,7 +168,10 @@ fn header_holds(rule: &HeaderMatch, request: &impl Request) -> bool {
     for value in request.header(&rule.name) {
         let separator: &[u8] = if is_first { b"" } else { b", " };
         is_first = false;
-        match rest.strip_prefix(separator).and_then(|rest| rest.strip_prefix(value)) {
+        match rest
+            .strip_prefix(separator)
+            .and_then(|rest| rest.strip_prefix(value))
+        {
             Some(after) => rest = after,
             None => return false,
         }
@@ -142,7 +200,10 @@ fn normalized(one: Match) -> Match {
     for header in one.headers {
         let name = header.name.to_ascii_lowercase();
         if headers.iter().all(|kept| *kept.name != *name) {
-            headers.push(HeaderMatch { name: name.into(), value: header.value });
+            headers.push(HeaderMatch {
+                name: name.into(),
+                value: header.value,
+            });
         }
     }
     Match { path, headers }

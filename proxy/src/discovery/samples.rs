@@ -7,15 +7,23 @@ use std::{
 };
 
 use super::{
-    Access, Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, EndpointState, Protocol,
-    Security, ServiceName, Workload, WorkloadPort,
+    Access, Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey,
+    EndpointState, Protocol, Security, ServiceName, Workload, WorkloadPort,
 };
 
 pub(crate) fn service(name: &str) -> ServiceName {
-    ServiceName { namespace: "shop".into(), name: name.into() }
+    ServiceName {
+        namespace: "shop".into(),
+        name: name.into(),
+    }
 }
 
-pub(crate) fn endpoint(key: u64, weight: u32, state: EndpointState, cells: &Arc<BackendCells>) -> Arc<Endpoint> {
+pub(crate) fn endpoint(
+    key: u64,
+    weight: u32,
+    state: EndpointState,
+    cells: &Arc<BackendCells>,
+) -> Arc<Endpoint> {
     Arc::new(Endpoint {
         key: EndpointKey(key),
         uid: format!("uid-{key}").into(),
@@ -34,9 +42,18 @@ pub(crate) fn endpoint(key: u64, weight: u32, state: EndpointState, cells: &Arc<
 /// Ready endpoints with these weights; their keys count from 0.
 pub(crate) fn backend(policy: BackendPolicy, weights: &[u32]) -> Arc<Backend> {
     let cells = Arc::new(BackendCells::default());
-    let endpoints = weights.iter().zip(0..).map(|(weight, key)| endpoint(key, *weight, EndpointState::Ready, &cells));
+    let endpoints = weights
+        .iter()
+        .zip(0..)
+        .map(|(weight, key)| endpoint(key, *weight, EndpointState::Ready, &cells));
     let endpoints = endpoints.collect();
-    Arc::new(Backend::new(service("cart"), 80, Arc::new(policy), endpoints, cells))
+    Arc::new(Backend::new(
+        service("cart"),
+        80,
+        Arc::new(policy),
+        endpoints,
+        cells,
+    ))
 }
 
 /// A workload whose port 80 has this access.
@@ -48,7 +65,16 @@ pub(crate) fn workload(access: Access) -> Workload {
         service_account: "cart".into(),
         addresses: Vec::new(),
         zone: "".into(),
-        ports: HashMap::from([(80, WorkloadPort { protocol: Protocol::Detect, access })]),
-        default_access: Access { default_deny: true, ..Access::default() },
+        ports: HashMap::from([(
+            80,
+            WorkloadPort {
+                protocol: Protocol::Detect,
+                access,
+            },
+        )]),
+        default_access: Access {
+            default_deny: true,
+            ..Access::default()
+        },
     }
 }

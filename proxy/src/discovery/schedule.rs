@@ -29,9 +29,14 @@ impl Schedule {
             .into_iter()
             .zip(0..)
             .filter(|(weight, _)| *weight > 0)
-            .map(|(weight, index)| Share { index, weight: u64::from(weight) })
+            .map(|(weight, index)| Share {
+                index,
+                weight: u64::from(weight),
+            })
             .collect();
-        let divisor = shares.iter().fold(0, |divisor, share| gcd(divisor, share.weight));
+        let divisor = shares
+            .iter()
+            .fold(0, |divisor, share| gcd(divisor, share.weight));
         if divisor == 0 {
             return Self(Turns::Nobody);
         }
@@ -39,14 +44,20 @@ impl Schedule {
             share.weight /= divisor;
         }
         let sum: u64 = shares.iter().map(|share| share.weight).sum();
-        Self(if sum <= TABLE_TURNS { Turns::Table(table(&shares, sum)) } else { Turns::Formula(Split::new(shares)) })
+        Self(if sum <= TABLE_TURNS {
+            Turns::Table(table(&shares, sum))
+        } else {
+            Turns::Formula(Split::new(shares))
+        })
     }
 
     /// Index into the weights; `None` when all are zero.
     pub(crate) fn at(&self, position: u64) -> Option<usize> {
         let index = match &self.0 {
             Turns::Nobody => return None,
-            Turns::Table(turns) => *turns.get(usize::try_from(position % turns.len() as u64).ok()?)?,
+            Turns::Table(turns) => {
+                *turns.get(usize::try_from(position % turns.len() as u64).ok()?)?
+            }
             Turns::Formula(split) => split.at(position),
         };
         usize::try_from(index).ok()
@@ -80,7 +91,8 @@ fn table(shares: &[Share], sum: u64) -> Box<[u32]> {
                 let deficit = scale * (share.weight as i64 * turn - given[at] * sum);
                 let (deadline, weight) = (sum * (scale - 1) - deficit, share.weight as i64);
                 let is_sooner = best_deadline.is_none_or(|best_deadline: i64| {
-                    i128::from(deadline) * i128::from(best.weight) < i128::from(best_deadline) * i128::from(weight)
+                    i128::from(deadline) * i128::from(best.weight)
+                        < i128::from(best_deadline) * i128::from(weight)
                 });
                 if deficit >= sum && is_sooner {
                     (best, best_at, best_deadline) = (*share, at, Some(deadline));
@@ -111,7 +123,10 @@ impl Split {
             *sum += share.weight;
             Some(*sum)
         }));
-        Self { shares: shares.into(), sums: sums.into() }
+        Self {
+            shares: shares.into(),
+            sums: sums.into(),
+        }
     }
 
     fn at(&self, position: u64) -> u32 {
@@ -119,7 +134,8 @@ impl Split {
         let mut position = position % self.sums[to].max(1);
         while to - from > 1 {
             let (base, whole) = (self.sums[from], self.sums[to] - self.sums[from]);
-            let split = from + 1 + self.sums[from + 1..to].partition_point(|sum| (sum - base) * 2 < whole);
+            let split =
+                from + 1 + self.sums[from + 1..to].partition_point(|sum| (sum - base) * 2 < whole);
             let split = split.min(to - 1);
             let left = self.sums[split] - base;
             let lefts_before = |turns: u64| {
@@ -162,7 +178,9 @@ mod tests {
     #[test]
     fn ninety_to_ten_is_exact_over_ten_and_spread_out() {
         let schedule = Schedule::new([90, 10]);
-        let turns: Vec<_> = (0..20).map(|position| schedule.at(position).unwrap()).collect();
+        let turns: Vec<_> = (0..20)
+            .map(|position| schedule.at(position).unwrap())
+            .collect();
         assert_eq!(turns.iter().filter(|turn| **turn == 1).count(), 2);
         assert_eq!(turns[..10].iter().filter(|turn| **turn == 1).count(), 1);
     }

@@ -25,7 +25,12 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     /// The shortest of the route's and the policy's, and of the caller's `grpc-timeout`.
-    pub(crate) fn new(rule: Option<&Rule>, policy: &BackendPolicy, request: &impl Request, now: Instant) -> Self {
+    pub(crate) fn new(
+        rule: Option<&Rule>,
+        policy: &BackendPolicy,
+        request: &impl Request,
+        now: Instant,
+    ) -> Self {
         let of_route = rule.and_then(|rule| rule.request_timeout);
         let total = shortest([of_route, policy.timeouts.request, grpc_timeout(request)]);
         let of_backend = rule.and_then(|rule| rule.backend_timeout);
@@ -77,7 +82,10 @@ fn grpc_timeout(request: &impl Request) -> Option<Duration> {
     if !is_grpc {
         return None;
     }
-    request.header("grpc-timeout").filter_map(parse_grpc_timeout).min()
+    request
+        .header("grpc-timeout")
+        .filter_map(parse_grpc_timeout)
+        .min()
 }
 
 /// gRPC over HTTP2, "Timeout": at most 8 digits and a unit. What is none is
@@ -87,7 +95,9 @@ fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = digits.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'));
+    let value = digits
+        .iter()
+        .fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'));
     match unit {
         b'H' => Some(Duration::from_secs(value * 3600)),
         b'M' => Some(Duration::from_secs(value * 60)),

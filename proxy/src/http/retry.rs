@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::{
     discovery::Retries,
-    outcome::{Reason, Retryable},
+    outcome::{NotRetried, Reason, Retried, Retryable},
 };
 
 /// How an attempt failed.
@@ -70,75 +70,12 @@ pub(crate) enum On {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
-    Again { on: On, backoff: Duration, kind: Kind },
+    Again {
+        on: On,
+        backoff: Duration,
+        kind: Retried,
+    },
     Stop(NotRetried),
-}
-
-/// What is made again, for the metric.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Kind {
-    /// The endpoint did not take it: outside the budget.
-    Unsent,
-    /// A reused connection died: outside the budget.
-    Replay,
-    /// The policy asks for it.
-    Policy,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Unsent, Self::Replay, Self::Policy];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unsent => "unsent",
-            Self::Replay => "replay",
-            Self::Policy => "policy",
-        }
-    }
-}
-
-/// Why a failed attempt was not made again. Closed; each is counted and logged.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum NotRetried {
-    /// Neither the failure nor the policy asks for it.
-    NotRetryable,
-    ResponseStarted,
-    /// The caller's proxy retries this request already.
-    IsRetry,
-    NotIdempotent,
-    BodyTooLarge,
-    AttemptsSpent,
-    NoOtherEndpoint,
-    Deadline,
-    BudgetSpent,
-}
-
-impl NotRetried {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::NotRetryable,
-        Self::ResponseStarted,
-        Self::IsRetry,
-        Self::NotIdempotent,
-        Self::BodyTooLarge,
-        Self::AttemptsSpent,
-        Self::NoOtherEndpoint,
-        Self::Deadline,
-        Self::BudgetSpent,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotRetryable => "not-retryable",
-            Self::ResponseStarted => "response-started",
-            Self::IsRetry => "is-retry",
-            Self::NotIdempotent => "not-idempotent",
-            Self::BodyTooLarge => "body-too-large",
-            Self::AttemptsSpent => "attempts-spent",
-            Self::NoOtherEndpoint => "no-other-endpoint",
-            Self::Deadline => "deadline",
-            Self::BudgetSpent => "budget-spent",
-        }
-    }
 }
 
 /// `withdraw` takes one from the destination's budget; false when it is spent.
@@ -150,11 +87,14 @@ pub(crate) fn decide(
     withdraw: impl FnOnce() -> bool,
 ) -> Decision {
     let decided = match kind(attempt, situation, policy) {
-        Ok(kind @ Kind::Unsent) => unsent(attempt, situation).map(|()| (On::OtherEndpoint, Duration::ZERO, kind)),
-        Ok(kind @ Kind::Replay) => in_time(situation, Duration::ZERO).map(|()| (On::Same, Duration::ZERO, kind)),
-        Ok(kind @ Kind::Policy) => {
-            by_policy(attempt, situation, policy, random, withdraw).map(|(on, backoff)| (on, backoff, kind))
+        Ok(kind @ Retried::Unsent) => {
+            unsent(attempt, situation).map(|()| (On::OtherEndpoint, Duration::ZERO, kind))
         }
+        Ok(kind @ Retried::Replay) => {
+            in_time(situation, Duration::ZERO).map(|()| (On::Same, Duration::ZERO, kind))
+        }
+        Ok(kind @ Retried::Policy) => by_policy(attempt, situation, policy, random, withdraw)
+            .map(|(on, backoff)| (on, backoff, kind)),
         Err(reason) => Err(reason),
     };
     match decided {
@@ -165,30 +105,46 @@ pub(crate) fn decide(
 
 /// RFC 9110 §9.2.2.
 pub(crate) fn is_idempotent(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    matches!(
+        method,
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+    )
 }
 
-fn kind(attempt: &Attempt, situation: &Situation<'_>, policy: &Retries) -> Result<Kind, NotRetried> {
+fn kind(
+    attempt: &Attempt,
+    situation: &Situation<'_>,
+    policy: &Retries,
+) -> Result<Retried, NotRetried> {
     if attempt.response_started {
         return Err(NotRetried::ResponseStarted);
     }
     let is_asked = match attempt.failure {
         Failure::Fault(reason) => match reason.retryable() {
-            Retryable::Unsent => return Ok(Kind::Unsent),
+            // Once on each other endpoint; a policy may go on where there is none.
+            Retryable::Unsent if situation.other_endpoint || policy.attempts == 0 => {
+                return Ok(Retried::Unsent);
+            }
+            Retryable::Unsent => true,
             Retryable::ByPolicy => true,
             Retryable::Never => false,
         },
         Failure::ReusedConnectionDied => {
-            let is_safe = !attempt.sent || (is_idempotent(situation.method) && situation.replayable);
+            let is_safe =
+                !attempt.sent || (is_idempotent(situation.method) && situation.replayable);
             if is_safe && !situation.replayed {
-                return Ok(Kind::Replay);
+                return Ok(Retried::Replay);
             }
             true
         }
         Failure::Status(status) => policy.status_codes.contains(&status),
         Failure::GrpcStatus(status) => policy.grpc_statuses.contains(&status),
     };
-    if is_asked && policy.attempts > 0 { Ok(Kind::Policy) } else { Err(NotRetried::NotRetryable) }
+    if is_asked && policy.attempts > 0 {
+        Ok(Retried::Policy)
+    } else {
+        Err(NotRetried::NotRetryable)
+    }
 }
 
 fn unsent(attempt: &Attempt, situation: &Situation<'_>) -> Result<(), NotRetried> {
@@ -210,9 +166,7 @@ fn by_policy(
     if situation.incoming_attempt > 1 {
         return Err(NotRetried::IsRetry);
     }
-    // Every gRPC call is a POST: who lists its statuses has asked (gRFC A6).
-    let is_allowed = policy.non_idempotent || matches!(attempt.failure, Failure::GrpcStatus(_));
-    if !is_allowed && !is_idempotent(situation.method) {
+    if !policy.non_idempotent && !is_harmless(attempt.failure) && !is_idempotent(situation.method) {
         return Err(NotRetried::NotIdempotent);
     }
     can_send_again(attempt, situation)?;
@@ -224,23 +178,52 @@ fn by_policy(
     if !withdraw() {
         return Err(NotRetried::BudgetSpent);
     }
-    Ok((if situation.other_endpoint { On::OtherEndpoint } else { On::Same }, backoff))
+    Ok((
+        if situation.other_endpoint {
+            On::OtherEndpoint
+        } else {
+            On::Same
+        },
+        backoff,
+    ))
+}
+
+/// Whatever the method: what wasn't taken, and gRPC's statuses. Every gRPC call
+/// is a POST, so who lists them has asked (gRFC A6).
+fn is_harmless(failure: Failure) -> bool {
+    match failure {
+        Failure::Fault(reason) => reason.retryable() == Retryable::Unsent,
+        Failure::GrpcStatus(_) => true,
+        Failure::Status(_) | Failure::ReusedConnectionDied => false,
+    }
 }
 
 fn can_send_again(attempt: &Attempt, situation: &Situation<'_>) -> Result<(), NotRetried> {
-    if attempt.sent && !situation.replayable { Err(NotRetried::BodyTooLarge) } else { Ok(()) }
+    if attempt.sent && !situation.replayable {
+        Err(NotRetried::BodyTooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 /// A wait that outlasts the deadline is not begun.
 fn in_time(situation: &Situation<'_>, backoff: Duration) -> Result<(), NotRetried> {
-    let has_time = situation.remaining.is_none_or(|remaining| backoff < remaining);
-    if has_time { Ok(()) } else { Err(NotRetried::Deadline) }
+    let has_time = situation
+        .remaining
+        .is_none_or(|remaining| backoff < remaining);
+    if has_time {
+        Ok(())
+    } else {
+        Err(NotRetried::Deadline)
+    }
 }
 
 /// Exponential with full jitter: callers that failed together don't come back
 /// together.
 fn backoff(policy: &Retries, retries: u32, random: &mut fastrand::Rng) -> Duration {
-    let grown = policy.base_backoff.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX));
+    let grown = policy
+        .base_backoff
+        .saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX));
     grown.min(policy.max_backoff).mul_f64(random.f64())
 }
 

@@ -7,8 +7,18 @@ use crate::discovery::{BackendPolicy, Limits, Retries, samples};
 
 fn backend(percent: u32, minimum: u32) -> Arc<Backend> {
     let defaults = BackendPolicy::default();
-    let retries = Retries { budget_percent: percent, budget_minimum_per_second: minimum, ..defaults.retries };
-    samples::backend(BackendPolicy { retries, ..defaults }, &[1])
+    let retries = Retries {
+        budget_percent: percent,
+        budget_minimum_per_second: minimum,
+        ..defaults.retries
+    };
+    samples::backend(
+        BackendPolicy {
+            retries,
+            ..defaults
+        },
+        &[1],
+    )
 }
 
 fn withdrawals(backend: &Backend, now_ms: u64) -> usize {
@@ -18,11 +28,17 @@ fn withdrawals(backend: &Backend, now_ms: u64) -> usize {
 #[test]
 fn connections_stop_at_the_limit_and_come_back() {
     let defaults = BackendPolicy::default();
-    let limits = Limits { connections: Some(2), ..defaults.limits };
+    let limits = Limits {
+        connections: Some(2),
+        ..defaults.limits
+    };
     let backend = samples::backend(BackendPolicy { limits, ..defaults }, &[1]);
     let first = connection(&backend).unwrap();
     let _second = connection(&backend).unwrap();
-    assert_eq!(connection(&backend).unwrap_err(), Reason::TooManyConnections);
+    assert_eq!(
+        connection(&backend).unwrap_err(),
+        Reason::TooManyConnections
+    );
     drop(first);
     assert!(connection(&backend).is_ok());
 }
@@ -67,7 +83,10 @@ fn workers_together_never_take_more_than_there_is() {
         let taken: usize = std::thread::scope(|scope| {
             let taker = || (0..200).filter(|_| withdraw(&backend, 1)).count();
             let workers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .sum()
         });
         assert!(taken <= 200, "{taken}");
         // A race may have refused some; they are still there.

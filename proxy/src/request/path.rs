@@ -33,7 +33,11 @@ pub(crate) fn canonical(raw: &[u8]) -> Result<Cow<'_, [u8]>, Ambiguous> {
     let form = respell(raw)?;
     check_segments(&form)?;
     check_decoded(&form)?;
-    Ok(if form == raw { Cow::Borrowed(raw) } else { Cow::Owned(form) })
+    Ok(if form == raw {
+        Cow::Borrowed(raw)
+    } else {
+        Cow::Owned(form)
+    })
 }
 
 /// The canonical form of a rule's segment prefix, without its trailing slash:
@@ -58,7 +62,9 @@ pub(crate) fn exact(text: &str) -> Result<Box<str>, Ambiguous> {
     }
     let form = canonical(&encoded)?;
     // ASCII by now: everything else is percent-encoded.
-    std::str::from_utf8(&form).map(Into::into).map_err(|_| Ambiguous)
+    std::str::from_utf8(&form)
+        .map(Into::into)
+        .map_err(|_| Ambiguous)
 }
 
 /// By segments, byte for byte: "/a" covers "/a" and "/a/b", not "/ab".
@@ -71,13 +77,28 @@ pub(crate) fn covers(prefix: &str, path: &[u8]) -> bool {
 pub(crate) fn covers_decoded(prefix: &str, path: &[u8]) -> bool {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     let mut path = decoded(path);
-    decoded(prefix.as_bytes()).all(|byte| path.next() == Some(byte)) && matches!(path.next(), None | Some(b'/'))
+    decoded(prefix.as_bytes()).all(|byte| path.next() == Some(byte))
+        && matches!(path.next(), None | Some(b'/'))
 }
 
 /// May stand in a path as it is. Not ";" and "%", which need a look.
 fn is_plain(byte: u8) -> bool {
     is_unreserved(byte)
-        || matches!(byte, b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=')
+        || matches!(
+            byte,
+            b'/' | b':'
+                | b'@'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b'='
+        )
 }
 
 /// RFC 3986 §2.3.
@@ -96,7 +117,11 @@ fn respell(raw: &[u8]) -> Result<Vec<u8>, Ambiguous> {
             form.push(byte);
             continue;
         }
-        let value = bytes.next().zip(bytes.next()).and_then(|(high, low)| hex(high, low)).ok_or(Ambiguous)?;
+        let value = bytes
+            .next()
+            .zip(bytes.next())
+            .and_then(|(high, low)| hex(high, low))
+            .ok_or(Ambiguous)?;
         match value {
             b'/' | b'\\' | b';' | 0..=0x1f | 0x7f => return Err(Ambiguous),
             _ if is_unreserved(value) => form.push(value),
@@ -120,10 +145,15 @@ fn check_segments(path: &[u8]) -> Result<(), Ambiguous> {
 fn check_decoded(form: &[u8]) -> Result<(), Ambiguous> {
     let once: Vec<u8> = decoded(form).collect();
     // A percent sign that decoding left must not begin another escape.
-    let is_escape = |window: &[u8]| matches!(window, [b'%', high, low] if hex(*high, *low).is_some());
+    let is_escape =
+        |window: &[u8]| matches!(window, [b'%', high, low] if hex(*high, *low).is_some());
     let text = std::str::from_utf8(&once).map_err(|_| Ambiguous)?;
     let has_lookalike = text.contains(['\u{ff0f}', '\u{ff3c}', '\u{ff0e}']);
-    if once.windows(3).any(is_escape) || has_lookalike { Err(Ambiguous) } else { Ok(()) }
+    if once.windows(3).any(is_escape) || has_lookalike {
+        Err(Ambiguous)
+    } else {
+        Ok(())
+    }
 }
 
 /// Percent-decoded, once; what is no escape stays.
@@ -143,12 +173,22 @@ fn decoded(path: &[u8]) -> impl Iterator<Item = u8> {
 }
 
 fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     Some(digit(high)? << 4 | digit(low)?)
 }
 
 fn push_encoded(form: &mut Vec<u8>, value: u8) {
-    let digit = |value: u8| if value < 10 { b'0' + value } else { b'A' + value - 10 };
+    let digit = |value: u8| {
+        if value < 10 {
+            b'0' + value
+        } else {
+            b'A' + value - 10
+        }
+    };
     form.extend([b'%', digit(value >> 4), digit(value & 15)]);
 }
 

@@ -11,7 +11,11 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn get(path: &str) -> Self {
-        Self { method: "GET".into(), path: path.into(), headers: Vec::new() }
+        Self {
+            method: "GET".into(),
+            path: path.into(),
+            headers: Vec::new(),
+        }
     }
 
     pub(crate) fn with_method(mut self, method: &str) -> Self {
@@ -35,7 +39,10 @@ impl Request for Sample {
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let named = self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name));
+        let named = self
+            .headers
+            .iter()
+            .filter(move |(own, _)| own.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_bytes())
     }
 }

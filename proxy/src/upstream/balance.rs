@@ -46,7 +46,11 @@ pub(crate) struct InFlight {
 impl InFlight {
     fn new(endpoint: &Arc<Endpoint>, pass: Pass, began: Option<Transition>) -> Self {
         endpoint.cells.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint: Arc::clone(endpoint), pass, began }
+        Self {
+            endpoint: Arc::clone(endpoint),
+            pass,
+            began,
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
@@ -60,14 +64,22 @@ impl InFlight {
 
     /// Tells the breaker, once: at the first byte of the response or at the
     /// fault. Dropped without, a probe counts as never made.
-    pub(crate) fn report(&mut self, backend: &Backend, verdict: Verdict, now_ms: u64) -> Option<Transition> {
+    pub(crate) fn report(
+        &mut self,
+        backend: &Backend,
+        verdict: Verdict,
+        now_ms: u64,
+    ) -> Option<Transition> {
         breaker::report(backend, &self.endpoint, &mut self.pass, verdict, now_ms)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.endpoint.cells.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint
+            .cells
+            .in_flight
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -79,7 +91,14 @@ pub(crate) fn pick(
     now_ms: u64,
     random: &mut fastrand::Rng,
 ) -> Result<InFlight, Nobody> {
-    let (ready, field) = (backend.ready(), Field { ready: backend.ready(), tried, now_ms });
+    let (ready, field) = (
+        backend.ready(),
+        Field {
+            ready: backend.ready(),
+            tried,
+            now_ms,
+        },
+    );
     if ready.is_empty() {
         return Err(Nobody::NoEndpoints);
     }
@@ -106,13 +125,21 @@ const DRAWS: usize = 8;
 impl Field<'_> {
     /// An endpoint whose ejection is over is probed by the first request that
     /// draws it: by its cost it would not be chosen.
-    fn cheaper_of_two(&self, averages: &mut Averages, random: &mut fastrand::Rng) -> Option<InFlight> {
+    fn cheaper_of_two(
+        &self,
+        averages: &mut Averages,
+        random: &mut fastrand::Rng,
+    ) -> Option<InFlight> {
         let mut first: Option<&Arc<Endpoint>> = None;
         let mut last = usize::MAX;
         for draw in 0..DRAWS.min(self.ready.len() * 2) {
             let at = self.draw(draw, last, random);
             last = at;
-            let Some(endpoint) = self.ready.get(at).filter(|endpoint| self.is_usable(endpoint)) else {
+            let Some(endpoint) = self
+                .ready
+                .get(at)
+                .filter(|endpoint| self.is_usable(endpoint))
+            else {
                 continue;
             };
             if breaker::state(endpoint).is_out() {
@@ -130,13 +157,19 @@ impl Field<'_> {
                 }
             }
         }
-        first.and_then(|endpoint| self.take(endpoint)).or_else(|| self.first_from(random.usize(..self.ready.len())))
+        first
+            .and_then(|endpoint| self.take(endpoint))
+            .or_else(|| self.first_from(random.usize(..self.ready.len())))
     }
 
     /// The second draw is never the first again.
     fn draw(&self, draw: usize, last: usize, random: &mut fastrand::Rng) -> usize {
         let count = self.ready.len();
-        if draw == 1 && count > 1 { (last + 1 + random.usize(..count - 1)) % count } else { random.usize(..count) }
+        if draw == 1 && count > 1 {
+            (last + 1 + random.usize(..count - 1)) % count
+        } else {
+            random.usize(..count)
+        }
     }
 
     fn by_weight(&self, backend: &Backend) -> Option<InFlight> {
@@ -145,7 +178,10 @@ impl Field<'_> {
         // of the others stay in proportion.
         for _ in 0..DRAWS {
             let at = schedule.at(backend.cells.next.fetch_add(1, Ordering::Relaxed))?;
-            let endpoint = self.ready.get(at).filter(|endpoint| self.is_usable(endpoint));
+            let endpoint = self
+                .ready
+                .get(at)
+                .filter(|endpoint| self.is_usable(endpoint));
             if let Some(chosen) = endpoint.and_then(|endpoint| self.take(endpoint)) {
                 return Some(chosen);
             }
@@ -155,21 +191,33 @@ impl Field<'_> {
 
     fn first_from(&self, start: usize) -> Option<InFlight> {
         let (before, after) = self.ready.split_at(start.min(self.ready.len()));
-        after.iter().chain(before).filter(|endpoint| self.is_usable(endpoint)).find_map(|endpoint| self.take(endpoint))
+        after
+            .iter()
+            .chain(before)
+            .filter(|endpoint| self.is_usable(endpoint))
+            .find_map(|endpoint| self.take(endpoint))
     }
 
     /// While every one is out: the choice is at random, and proves nothing.
     fn any(&self, random: &mut fastrand::Rng) -> Option<InFlight> {
-        if !self.ready.iter().all(|endpoint| breaker::state(endpoint).is_out()) {
+        if !self
+            .ready
+            .iter()
+            .all(|endpoint| breaker::state(endpoint).is_out())
+        {
             return None;
         }
         let (before, after) = self.ready.split_at(random.usize(..self.ready.len()));
-        let endpoint = after.iter().chain(before).find(|endpoint| self.is_untried(endpoint))?;
+        let endpoint = after
+            .iter()
+            .chain(before)
+            .find(|endpoint| self.is_untried(endpoint))?;
         Some(InFlight::new(endpoint, Pass::without_other(), None))
     }
 
     fn take(&self, endpoint: &Arc<Endpoint>) -> Option<InFlight> {
-        breaker::admit(endpoint, self.now_ms).map(|(pass, began)| InFlight::new(endpoint, pass, began))
+        breaker::admit(endpoint, self.now_ms)
+            .map(|(pass, began)| InFlight::new(endpoint, pass, began))
     }
 
     fn is_usable(&self, endpoint: &Endpoint) -> bool {

@@ -64,8 +64,13 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::ConsecutiveFailures, Self::TimeOver, Self::ProbeSucceeded, Self::ProbeFailed, Self::ProbeAbandoned];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::ConsecutiveFailures,
+        Self::TimeOver,
+        Self::ProbeSucceeded,
+        Self::ProbeFailed,
+        Self::ProbeAbandoned,
+    ];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -109,7 +114,10 @@ impl Pass {
     /// For an endpoint that is out while there is no other: neither success
     /// nor failure moves it.
     pub(crate) fn without_other() -> Self {
-        Self { probe: None, is_reported: false }
+        Self {
+            probe: None,
+            is_reported: false,
+        }
     }
 
     pub(crate) fn is_probe(&self) -> bool {
@@ -130,14 +138,33 @@ pub(crate) fn admit(endpoint: &Endpoint, now_ms: u64) -> Option<(Pass, Option<Tr
     let cells = &endpoint.cells;
     let word = read(cells);
     if word.phase == Phase::In {
-        return Some((Pass { probe: None, is_reported: false }, None));
+        return Some((
+            Pass {
+                probe: None,
+                is_reported: false,
+            },
+            None,
+        ));
     }
-    let probing = Word { phase: Phase::Probing, ..word };
+    let probing = Word {
+        phase: Phase::Probing,
+        ..word
+    };
     if !word.is_due(now_ms) || !replace(cells, word, probing) {
         return None;
     }
-    let transition = Transition { from: word.state(), to: State::Probing, why: Why::TimeOver };
-    Some((Pass { probe: Some(Arc::clone(cells)), is_reported: false }, Some(transition)))
+    let transition = Transition {
+        from: word.state(),
+        to: State::Probing,
+        why: Why::TimeOver,
+    };
+    Some((
+        Pass {
+            probe: Some(Arc::clone(cells)),
+            is_reported: false,
+        },
+        Some(transition),
+    ))
 }
 
 /// How an attempt went; the first report of a pass counts.
@@ -177,7 +204,8 @@ fn fail(backend: &Backend, cells: &EndpointCells, now_ms: u64) -> Option<Transit
         }
         let failures = (word.failures + 1).min(Word::MOST_FAILURES);
         let counted = Word { failures, ..word };
-        let is_enough = rule.consecutive_failures > 0 && failures >= rule.consecutive_failures.min(Word::MOST_FAILURES);
+        let is_enough = rule.consecutive_failures > 0
+            && failures >= rule.consecutive_failures.min(Word::MOST_FAILURES);
         if is_enough && place.is_none() {
             place = Place::take(backend, cells);
         }
@@ -190,7 +218,11 @@ fn fail(backend: &Backend, cells: &EndpointCells, now_ms: u64) -> Option<Transit
         let out = word.ejected(rule, now_ms);
         if replace(cells, word, out) {
             place.map(Place::keep);
-            return Some(Transition { from: counted.state(), to: out.state(), why: Why::ConsecutiveFailures });
+            return Some(Transition {
+                from: counted.state(),
+                to: out.state(),
+                why: Why::ConsecutiveFailures,
+            });
         }
     }
 }
@@ -203,10 +235,17 @@ fn succeed(cells: &EndpointCells, rule: &CircuitBreaking, now_ms: u64) {
         if word.phase != Phase::In || (word.failures == 0 && word.ejections == 0) {
             return;
         }
-        let mut next = Word { failures: 0, ..word };
+        let mut next = Word {
+            failures: 0,
+            ..word
+        };
         let last = duration(rule, word.ejections.saturating_sub(1));
         if word.ejections > 0 && now_ms.saturating_sub(word.time_ms) >= last {
-            next = Word { ejections: word.ejections - 1, time_ms: now_ms, ..next };
+            next = Word {
+                ejections: word.ejections - 1,
+                time_ms: now_ms,
+                ..next
+            };
         }
         if next == word || replace(cells, word, next) {
             return;
@@ -233,14 +272,25 @@ fn eject_again(cells: &EndpointCells, rule: &CircuitBreaking, now_ms: u64) -> Op
 
 /// Its time stays over, so the next request probes.
 fn abandon(cells: &EndpointCells) -> Option<Transition> {
-    leave_probing(cells, Why::ProbeAbandoned, |word| Word { phase: Phase::Out, ..word })
+    leave_probing(cells, Why::ProbeAbandoned, |word| Word {
+        phase: Phase::Out,
+        ..word
+    })
 }
 
 /// Only the holder of the probe changes a word that says so.
-fn leave_probing(cells: &EndpointCells, why: Why, next: impl Fn(Word) -> Word) -> Option<Transition> {
+fn leave_probing(
+    cells: &EndpointCells,
+    why: Why,
+    next: impl Fn(Word) -> Word,
+) -> Option<Transition> {
     let word = read(cells);
     let to = next(word);
-    replace(cells, word, to).then(|| Transition { from: State::Probing, to: to.state(), why })
+    replace(cells, word, to).then(|| Transition {
+        from: State::Probing,
+        to: to.state(),
+        why,
+    })
 }
 
 /// A place among the ejected, until it is kept.
@@ -253,7 +303,10 @@ impl<'a> Place<'a> {
         let most = (ready * percent / 100).min(ready.saturating_sub(1));
         let more = |ejected: u32| (u64::from(ejected) < most).then(|| ejected + 1);
         let counter = &cells.backend().ejected;
-        counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Self(cells))
+        counter
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .ok()
+            .map(|_| Self(cells))
     }
 
     fn keep(self) {
@@ -275,7 +328,9 @@ impl Drop for Place<'_> {
 fn duration(rule: &CircuitBreaking, ejections: u32) -> u64 {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let grown = milliseconds(rule.base_ejection).saturating_mul(1 << ejections.min(40));
-    grown.min(milliseconds(rule.max_ejection)).min(Word::LATEST_MS / 2)
+    grown
+        .min(milliseconds(rule.max_ejection))
+        .min(Word::LATEST_MS / 2)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -306,8 +361,12 @@ impl Word {
 
     fn state(self) -> State {
         match self.phase {
-            Phase::In => State::In { failures: self.failures },
-            Phase::Out => State::Ejected { until_ms: self.time_ms },
+            Phase::In => State::In {
+                failures: self.failures,
+            },
+            Phase::Out => State::Ejected {
+                until_ms: self.time_ms,
+            },
             Phase::Probing => State::Probing,
         }
     }
@@ -331,7 +390,10 @@ impl Word {
             Phase::Out => EndpointCells::OUT,
             Phase::Probing => EndpointCells::OUT | Self::PROBING,
         };
-        phase | u64::from(self.ejections) << 56 | u64::from(self.failures) << 40 | self.time_ms.min(Self::LATEST_MS)
+        phase
+            | u64::from(self.ejections) << 56
+            | u64::from(self.failures) << 40
+            | self.time_ms.min(Self::LATEST_MS)
     }
 
     fn unpack(bits: u64) -> Self {
@@ -353,7 +415,10 @@ fn read(cells: &EndpointCells) -> Word {
 }
 
 fn replace(cells: &EndpointCells, from: Word, to: Word) -> bool {
-    cells.breaker.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    cells
+        .breaker
+        .compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire)
+        .is_ok()
 }
 
 #[cfg(test)]

@@ -87,7 +87,12 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.granted.close();
         // Granted in the moment of leaving: the slot goes on to the next.
-        drop(self.granted.try_recv().ok().map(|()| Slot(Arc::clone(self.cells))));
+        drop(
+            self.granted
+                .try_recv()
+                .ok()
+                .map(|()| Slot(Arc::clone(self.cells))),
+        );
         self.cells.pending.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -96,11 +101,18 @@ impl Drop for Turn<'_> {
 fn serve(cells: &BackendCells) {
     loop {
         let next = cells.with_waiters(|waiters| {
-            while waiters.front().is_some_and(|waiter| waiter.grant.is_closed()) {
+            while waiters
+                .front()
+                .is_some_and(|waiter| waiter.grant.is_closed())
+            {
                 waiters.pop_front();
             }
             let limit = waiters.front()?.limit;
-            if limit::take(&cells.in_flight, Some(limit)) { waiters.pop_front() } else { None }
+            if limit::take(&cells.in_flight, Some(limit)) {
+                waiters.pop_front()
+            } else {
+                None
+            }
         });
         let Some(waiter) = next else { return };
         if waiter.grant.send(()).is_err() {

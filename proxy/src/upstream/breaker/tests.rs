@@ -12,7 +12,10 @@ fn policy(failures: u32, percent: u32) -> BackendPolicy {
         max_ejection: Duration::from_secs(30),
         max_ejected_percent: percent,
     };
-    BackendPolicy { circuit_breaking, ..BackendPolicy::default() }
+    BackendPolicy {
+        circuit_breaking,
+        ..BackendPolicy::default()
+    }
 }
 
 fn backend(failures: u32, percent: u32, count: usize) -> Arc<Backend> {
@@ -43,7 +46,11 @@ fn exactly_n_failures_in_a_row_eject() {
         assert_eq!(attempt(&backend, 0, Verdict::Failure, 1), None);
     }
     let out = State::Ejected { until_ms: 5001 };
-    let transition = Transition { from: State::In { failures: 3 }, to: out, why: Why::ConsecutiveFailures };
+    let transition = Transition {
+        from: State::In { failures: 3 },
+        to: out,
+        why: Why::ConsecutiveFailures,
+    };
     assert_eq!(attempt(&backend, 0, Verdict::Failure, 1), Some(transition));
     assert_eq!((state(&backend.endpoints[0]), ejected(&backend)), (out, 1));
     assert!(admit(&backend.endpoints[0], 5000).is_none());
@@ -67,9 +74,16 @@ fn one_probe_at_a_time_brings_it_back() {
     assert_eq!(began.unwrap().why, Why::TimeOver);
     assert!(probe.is_probe() && admit(endpoint, 9999).is_none());
     let ended = report(&backend, endpoint, &mut probe, Verdict::Success, 5002).unwrap();
-    assert_eq!((ended.to, ended.why), (State::In { failures: 0 }, Why::ProbeSucceeded));
+    assert_eq!(
+        (ended.to, ended.why),
+        (State::In { failures: 0 }, Why::ProbeSucceeded)
+    );
     assert_eq!(ejected(&backend), 0);
-    assert_eq!(report(&backend, endpoint, &mut probe, Verdict::Failure, 5002), None, "a pass reports once");
+    assert_eq!(
+        report(&backend, endpoint, &mut probe, Verdict::Failure, 5002),
+        None,
+        "a pass reports once"
+    );
 }
 
 #[test]
@@ -78,10 +92,15 @@ fn a_probe_that_fails_ejects_for_longer_up_to_the_maximum() {
     attempt(&backend, 0, Verdict::Failure, 0).unwrap();
     let mut now = 0;
     for expected in [5000, 10_000, 20_000, 30_000, 30_000] {
-        let State::Ejected { until_ms } = state(&backend.endpoints[0]) else { panic!("it is in") };
+        let State::Ejected { until_ms } = state(&backend.endpoints[0]) else {
+            panic!("it is in")
+        };
         assert_eq!(until_ms - now, expected);
         now = until_ms;
-        assert_eq!(attempt(&backend, 0, Verdict::Failure, now).unwrap().why, Why::ProbeFailed);
+        assert_eq!(
+            attempt(&backend, 0, Verdict::Failure, now).unwrap().why,
+            Why::ProbeFailed
+        );
     }
     assert_eq!(ejected(&backend), 1);
 }
@@ -93,8 +112,14 @@ fn a_probe_that_is_abandoned_leaves_room_for_the_next() {
     attempt(&backend, 0, Verdict::Failure, 0).unwrap();
     drop(admit(endpoint, 5000).unwrap());
     assert_eq!(state(endpoint), State::Ejected { until_ms: 5000 });
-    assert_eq!(attempt(&backend, 0, Verdict::Ignore, 5000).unwrap().why, Why::ProbeAbandoned);
-    assert_eq!(attempt(&backend, 0, Verdict::Success, 5000).unwrap().why, Why::ProbeSucceeded);
+    assert_eq!(
+        attempt(&backend, 0, Verdict::Ignore, 5000).unwrap().why,
+        Why::ProbeAbandoned
+    );
+    assert_eq!(
+        attempt(&backend, 0, Verdict::Success, 5000).unwrap().why,
+        Why::ProbeSucceeded
+    );
 }
 
 #[test]
@@ -103,7 +128,11 @@ fn what_was_sent_before_the_ejection_changes_nothing_after() {
     let endpoint = &backend.endpoints[0];
     let mut early: Vec<_> = (0..3).map(|_| admit(endpoint, 0).unwrap().0).collect();
     attempt(&backend, 0, Verdict::Failure, 0).unwrap();
-    for (pass, verdict) in early.iter_mut().zip([Verdict::Success, Verdict::Failure, Verdict::Ignore]) {
+    for (pass, verdict) in
+        early
+            .iter_mut()
+            .zip([Verdict::Success, Verdict::Failure, Verdict::Ignore])
+    {
         assert_eq!(report(&backend, endpoint, pass, verdict, 1), None);
         assert_eq!(state(endpoint), State::Ejected { until_ms: 5000 });
     }
@@ -127,22 +156,49 @@ fn good_conduct_shortens_the_next_ejection() {
 
 #[test]
 fn never_more_than_the_fraction_and_never_the_last() {
-    for (percent, count, most) in [(50, 10, 5), (50, 3, 1), (50, 1, 0), (100, 1, 0), (100, 4, 3), (10, 5, 0), (0, 9, 0), (250, 3, 2)] {
+    for (percent, count, most) in [
+        (50, 10, 5),
+        (50, 3, 1),
+        (50, 1, 0),
+        (100, 1, 0),
+        (100, 4, 3),
+        (10, 5, 0),
+        (0, 9, 0),
+        (250, 3, 2),
+    ] {
         let backend = backend(1, percent, count);
         for at in 0..count {
             attempt(&backend, at, Verdict::Failure, 1);
         }
-        let out = backend.endpoints.iter().filter(|endpoint| state(endpoint).is_out()).count();
-        assert_eq!((out, ejected(&backend)), (most, most as u32), "{percent} % of {count}");
+        let out = backend
+            .endpoints
+            .iter()
+            .filter(|endpoint| state(endpoint).is_out())
+            .count();
+        assert_eq!(
+            (out, ejected(&backend)),
+            (most, most as u32),
+            "{percent} % of {count}"
+        );
     }
 }
 
 #[test]
 fn the_only_ready_one_is_the_last_one() {
     let cells = Arc::default();
-    let endpoints = [(0, EndpointState::Ready), (1, EndpointState::Draining), (2, EndpointState::Draining)]
-        .map(|(key, state)| samples::endpoint(key, 1, state, &cells));
-    let backend = Backend::new(samples::service("cart"), 80, Arc::new(policy(1, 100)), endpoints.into(), cells);
+    let endpoints = [
+        (0, EndpointState::Ready),
+        (1, EndpointState::Draining),
+        (2, EndpointState::Draining),
+    ]
+    .map(|(key, state)| samples::endpoint(key, 1, state, &cells));
+    let backend = Backend::new(
+        samples::service("cart"),
+        80,
+        Arc::new(policy(1, 100)),
+        endpoints.into(),
+        cells,
+    );
     assert_eq!(attempt(&backend, 0, Verdict::Failure, 1), None);
 }
 
@@ -160,8 +216,17 @@ fn an_endpoint_that_goes_while_it_is_out_gives_its_place_back() {
 #[test]
 fn a_word_survives_its_packing() {
     for phase in [Phase::In, Phase::Out, Phase::Probing] {
-        for (ejections, failures, time_ms) in [(0, 0, 0), (1, 2, 3), (Word::MOST_EJECTIONS, Word::MOST_FAILURES, Word::LATEST_MS)] {
-            let word = Word { phase, ejections, failures, time_ms };
+        for (ejections, failures, time_ms) in [
+            (0, 0, 0),
+            (1, 2, 3),
+            (Word::MOST_EJECTIONS, Word::MOST_FAILURES, Word::LATEST_MS),
+        ] {
+            let word = Word {
+                phase,
+                ejections,
+                failures,
+                time_ms,
+            };
             assert_eq!(Word::unpack(word.pack()), word);
         }
     }
@@ -174,13 +239,26 @@ fn exactly_n_holds_over_workers() {
         let backend = backend(400, 50, 2);
         let failures = |count: u32| {
             let backend = &backend;
-            move || (0..count).filter(|_| attempt(backend, 0, Verdict::Failure, 1).is_some()).count()
+            move || {
+                (0..count)
+                    .filter(|_| attempt(backend, 0, Verdict::Failure, 1).is_some())
+                    .count()
+            }
         };
         let transitions: usize = std::thread::scope(|scope| {
-            let workers: Vec<_> = [100, 100, 100, 99].map(|count| scope.spawn(failures(count))).into();
-            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+            let workers: Vec<_> = [100, 100, 100, 99]
+                .map(|count| scope.spawn(failures(count)))
+                .into();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .sum()
         });
-        assert_eq!((transitions, state(&backend.endpoints[0])), (0, State::In { failures: 399 }), "{round}");
+        assert_eq!(
+            (transitions, state(&backend.endpoints[0])),
+            (0, State::In { failures: 399 }),
+            "{round}"
+        );
         assert!(attempt(&backend, 0, Verdict::Failure, 1).is_some());
     }
 }
@@ -194,16 +272,28 @@ fn the_fraction_and_the_single_probe_hold_over_workers() {
             move || {
                 let mut random = fastrand::Rng::with_seed((round * 4 + worker) as u64);
                 for step in 0..300 {
-                    let verdict = if random.bool() { Verdict::Failure } else { Verdict::Success };
+                    let verdict = if random.bool() {
+                        Verdict::Failure
+                    } else {
+                        Verdict::Success
+                    };
                     attempt(backend, random.usize(..8), verdict, step * 100);
                     assert!(ejected(backend) <= 4);
-                    let out = backend.endpoints.iter().filter(|endpoint| state(endpoint).is_out()).count();
+                    let out = backend
+                        .endpoints
+                        .iter()
+                        .filter(|endpoint| state(endpoint).is_out())
+                        .count();
                     assert!(out < 8);
                 }
             }
         };
         std::thread::scope(|scope| (0..4).for_each(|worker| drop(scope.spawn(story(worker)))));
-        let out = backend.endpoints.iter().filter(|endpoint| state(endpoint).is_out()).count();
+        let out = backend
+            .endpoints
+            .iter()
+            .filter(|endpoint| state(endpoint).is_out())
+            .count();
         assert_eq!(ejected(&backend) as usize, out);
     }
 }
@@ -218,7 +308,12 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let verdict = prop::sample::select(vec![Verdict::Success, Verdict::Failure, Verdict::Failure, Verdict::Ignore]);
+    let verdict = prop::sample::select(vec![
+        Verdict::Success,
+        Verdict::Failure,
+        Verdict::Failure,
+        Verdict::Ignore,
+    ]);
     let step = prop_oneof![
         3 => (0_usize..4).prop_map(Step::Admit),
         3 => (0_usize..4, verdict).prop_map(|(at, verdict)| Step::Report(at, verdict)),

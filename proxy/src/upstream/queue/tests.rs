@@ -12,8 +12,19 @@ use super::*;
 use crate::discovery::{BackendPolicy, Limits, samples};
 
 fn backend(requests: Option<u32>, pending: Option<u32>) -> Arc<Backend> {
-    let limits = Limits { connections: None, requests, pending, pending_timeout: Duration::from_secs(1) };
-    samples::backend(BackendPolicy { limits, ..BackendPolicy::default() }, &[1])
+    let limits = Limits {
+        connections: None,
+        requests,
+        pending,
+        pending_timeout: Duration::from_secs(1),
+    };
+    samples::backend(
+        BackendPolicy {
+            limits,
+            ..BackendPolicy::default()
+        },
+        &[1],
+    )
 }
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -21,13 +32,19 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 fn counts(backend: &Backend) -> (u32, u32) {
-    (backend.cells.in_flight.load(Ordering::SeqCst), backend.cells.pending.load(Ordering::SeqCst))
+    (
+        backend.cells.in_flight.load(Ordering::SeqCst),
+        backend.cells.pending.load(Ordering::SeqCst),
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_everyone_enters_and_is_counted() {
     let backend = backend(None, None);
-    let slots = [enter(&backend, None).await.unwrap(), enter(&backend, None).await.unwrap()];
+    let slots = [
+        enter(&backend, None).await.unwrap(),
+        enter(&backend, None).await.unwrap(),
+    ];
     assert_eq!(counts(&backend), (2, 0));
     drop(slots);
     assert_eq!(counts(&backend), (0, 0));
@@ -44,10 +61,14 @@ async fn those_who_wait_are_served_in_order() {
     // Whoever comes now comes after them, though a slot looks free.
     let mut fourth = pin!(enter(&backend, None));
     assert!(poll(fourth.as_mut()).is_pending() && poll(third.as_mut()).is_pending());
-    let Poll::Ready(Ok(slot)) = poll(second.as_mut()) else { panic!("not served") };
+    let Poll::Ready(Ok(slot)) = poll(second.as_mut()) else {
+        panic!("not served")
+    };
     drop(slot);
     assert!(poll(fourth.as_mut()).is_pending());
-    let Poll::Ready(Ok(slot)) = poll(third.as_mut()) else { panic!("not served") };
+    let Poll::Ready(Ok(slot)) = poll(third.as_mut()) else {
+        panic!("not served")
+    };
     drop(slot);
     assert!(poll(fourth.as_mut()).is_ready());
 }
@@ -59,12 +80,18 @@ async fn a_full_queue_refuses_at_once_and_patience_ends() {
     let began = Instant::now();
     let mut waiting = pin!(enter(&backend, None));
     assert!(poll(waiting.as_mut()).is_pending());
-    assert_eq!(enter(&backend, None).await.unwrap_err(), Reason::TooManyRequests);
+    assert_eq!(
+        enter(&backend, None).await.unwrap_err(),
+        Reason::TooManyRequests
+    );
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(waiting.await.unwrap_err(), Reason::PendingTimeout);
     assert_eq!(began.elapsed(), Duration::from_secs(1));
     let deadline = Instant::now() + Duration::from_millis(300);
-    assert_eq!(enter(&backend, Some(deadline)).await.unwrap_err(), Reason::RequestTimeout);
+    assert_eq!(
+        enter(&backend, Some(deadline)).await.unwrap_err(),
+        Reason::RequestTimeout
+    );
     assert_eq!(counts(&backend), (1, 0));
 }
 
@@ -72,7 +99,10 @@ async fn a_full_queue_refuses_at_once_and_patience_ends() {
 async fn no_pending_means_none_waits() {
     let backend = backend(Some(1), Some(0));
     let _slot = enter(&backend, None).await.unwrap();
-    assert_eq!(enter(&backend, None).await.unwrap_err(), Reason::TooManyRequests);
+    assert_eq!(
+        enter(&backend, None).await.unwrap_err(),
+        Reason::TooManyRequests
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,14 +144,20 @@ async fn a_limit_that_comes_later_is_served_by_slots_taken_before() {
 fn workers_together_never_exceed_the_limit_and_all_are_served() {
     let (backend, most) = (backend(Some(3), None), AtomicU32::new(0));
     let work = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             for round in 0..200 {
                 let several = (0..4).map(|at| {
                     let (backend, most) = (&backend, &most);
                     async move {
                         let slot = enter(backend, None).await.unwrap();
-                        most.fetch_max(backend.cells.in_flight.load(Ordering::SeqCst), Ordering::SeqCst);
+                        most.fetch_max(
+                            backend.cells.in_flight.load(Ordering::SeqCst),
+                            Ordering::SeqCst,
+                        );
                         if (round + at) % 2 == 0 {
                             tokio::task::yield_now().await;
                         }
