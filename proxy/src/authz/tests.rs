@@ -464,7 +464,7 @@ proptest! {
     fn forwarding_the_permit_s_path_changes_no_judgement(access in any_access(), peer in any_peer(), request in any_request()) {
         let workload = workload(access);
         if let Ok(permit) = admit(&workload, 80, &peer, &request) {
-            let path = permit.path().map_or(request.path.clone(), <[u8]>::to_vec);
+            let path = permit.path().map_or_else(|| request.path.clone(), <[u8]>::to_vec);
             let again = admit(&workload, 80, &peer, &Sample { path, ..request }).unwrap();
             prop_assert_eq!(again.policy(), permit.policy());
             prop_assert_eq!(again.path(), None);

@@ -377,7 +377,10 @@ fn any_match() -> impl Strategy<Value = Match> {
         } else {
             prefix(path)
         };
-        header.map_or(one.clone(), |value| with(one, "x", value))
+        match header {
+            Some(value) => with(one, "x", value),
+            None => one,
+        }
     })
 }
 
@@ -399,7 +402,7 @@ proptest! {
             }
             port(attached)
         };
-        let request = header.map_or(Sample::get(path), |value| Sample::get(path).with("x", value));
+        let request = header.map_or_else(|| Sample::get(path), |value| Sample::get(path).with("x", value));
         prop_assert_eq!(chosen(&build(false), &request), chosen(&build(true), &request));
     }
 }

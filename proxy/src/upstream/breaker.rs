@@ -217,7 +217,9 @@ fn fail(backend: &Backend, cells: &EndpointCells, now_ms: u64) -> Option<Transit
         }
         let out = word.ejected(rule, now_ms);
         if replace(cells, word, out) {
-            place.map(Place::keep);
+            if let Some(place) = place {
+                place.keep();
+            }
             return Some(Transition {
                 from: counted.state(),
                 to: out.state(),

@@ -67,6 +67,7 @@ fn decided(
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn each_failure_has_its_row() {
     use Failure::{Fault, GrpcStatus, ReusedConnectionDied, Status};
     let reset = Fault(Reason::UpstreamReset);
