@@ -32,6 +32,7 @@ mod detect;
 mod record;
 pub mod redirect;
 mod tls;
+mod wire;
 
 // Decisions.
 mod authz;

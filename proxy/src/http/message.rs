@@ -1,0 +1,135 @@
+//! What an exchange needs of an HTTP version: five small traits, two
+//! implementations each (`one` over our HTTP/1 codec, `two` over `h2`).
+//!
+//! The version that the application speaks is kept from end to end, so every
+//! type here belongs to one `Version` and nothing is ever translated.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::{
+    discovery::{Backend, Endpoint},
+    outcome::{Fault, Reason},
+    route,
+    upstream::pool::Pool,
+};
+
+/// HTTP/1 or HTTP/2.
+pub(crate) trait Version {
+    type Request: route::Request;
+    type Response: Response;
+    type Trailers: Trailers;
+    type Incoming: Incoming<Self::Trailers>;
+    type Answer: Answer<Self::Response, Self::Trailers>;
+    type Upstream: Upstream<Self::Request, Outgoing = Self::Outgoing, Responding = Self::Responding>;
+    type Outgoing: Outgoing<Self::Trailers>;
+    type Responding: Responding<Self::Response, Self::Trailers>;
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(crate) enum Chunk<Trailers> {
+    Data(Bytes),
+    Trailers(Trailers),
+    End,
+}
+
+/// Why a message broke off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Break {
+    /// The other side ended the connection or stream.
+    Gone,
+    /// It broke the protocol.
+    Bad(Reason),
+}
+
+/// Head of a response.
+pub(crate) trait Response {
+    fn status(&self) -> u16;
+    /// First value of the field, by lower-case name.
+    fn field(&self, name: &str) -> Option<&[u8]>;
+    /// Whether the head says that nothing follows it.
+    fn is_end(&self) -> bool;
+}
+
+pub(crate) trait Trailers {
+    fn field(&self, name: &str) -> Option<&[u8]>;
+}
+
+/// A request's body as the caller sends it.
+pub(crate) trait Incoming<Trailers> {
+    /// Whether nothing (more) comes.
+    fn is_end(&self) -> bool;
+    async fn next(&mut self) -> Result<Chunk<Trailers>, Break>;
+}
+
+/// The answer to the caller. One final head, then its body; or a fault instead.
+pub(crate) trait Answer<Response, Trailers> {
+    /// Whether the final head is on its way.
+    fn is_started(&self) -> bool;
+    async fn informational(&mut self, head: Response) -> Result<(), Break>;
+    /// `last`: nothing follows the head.
+    async fn head(&mut self, head: Response, last: bool) -> Result<(), Break>;
+    async fn data(&mut self, data: Bytes) -> Result<(), Break>;
+    /// Ends the body, with trailers or without.
+    async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Break>;
+    /// Only before `head`.
+    async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break>;
+    /// Ends the exchange so that the caller sees a failure, with this code
+    /// where the version has one.
+    fn abort(&mut self, reset: Option<h2::Reason>);
+    /// Resolves when the caller has given up.
+    async fn cancelled(&mut self);
+}
+
+/// Fields that the exchange adds to a request on its way to an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Edit {
+    /// 1 for the first try; told to mesh peers from the second on.
+    pub(crate) attempt: u32,
+    /// The endpoint is reached through its proxy.
+    pub(crate) mesh: bool,
+}
+
+/// A ready connection to an endpoint, for one request.
+pub(crate) trait Upstream<Request>: Sized {
+    type Outgoing;
+    type Responding;
+
+    /// # Errors
+    /// Why no connection could be had; nothing was sent.
+    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint) -> Result<Self, Reason>;
+    /// Whether it served a request before: it may have been closed meanwhile.
+    fn is_reused(&self) -> bool;
+    /// Sends the head; `last`: no body follows.
+    async fn send(
+        self,
+        request: &Request,
+        edit: Edit,
+        last: bool,
+    ) -> Result<(Self::Outgoing, Self::Responding), Broken>;
+}
+
+/// An endpoint's connection broke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Broken {
+    pub(crate) reason: Reason,
+    /// The peer says that it did not read the request.
+    pub(crate) unread: bool,
+    /// The application itself reset the stream (RFC 9113 §7): passed on as it is.
+    pub(crate) reset: Option<h2::Reason>,
+}
+
+/// A request's body on its way out.
+pub(crate) trait Outgoing<Trailers> {
+    async fn data(&mut self, data: Bytes) -> Result<(), Broken>;
+    async fn end(&mut self, trailers: Option<&Trailers>) -> Result<(), Broken>;
+}
+
+/// A response as it arrives.
+pub(crate) trait Responding<Response, Trailers> {
+    /// The next head: informational ones, then the final one.
+    async fn head(&mut self) -> Result<Response, Broken>;
+    async fn next(&mut self) -> Result<Chunk<Trailers>, Broken>;
+}

@@ -1,0 +1,303 @@
+//! Ready connections, one pool a worker: nothing here is shared.
+//!
+//! An endpoint with a proxy has one mutual-TLS HTTP/2 connection (another when
+//! its streams run out); HTTP/2 requests are streams of it, HTTP/1 lanes are
+//! long-lived ones. An endpoint without has HTTP/1 sockets, or HTTP/2 in
+//! plaintext. Idle lanes and sockets are re-used last in, first out. Called by
+//! `http`; never retries and never chooses an endpoint.
+
+mod multiplexed;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use h2::client::SendRequest;
+use tokio::time::Instant;
+
+use crate::{
+    discovery::{Endpoint, EndpointKey, Security},
+    outcome::Reason,
+    runtime::Tasks,
+    tls::connect::Refusal,
+    wire::Wire,
+};
+
+use super::connect::Connector;
+use multiplexed::{Dialling, Multiplexed};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Idle lanes and sockets kept per endpoint.
+    pub(crate) idle_per_endpoint: usize,
+    /// How long one is kept.
+    pub(crate) idle_timeout: Duration,
+    /// HTTP/2 connections per endpoint, at most.
+    pub(crate) connections_per_endpoint: usize,
+    /// Streams of one HTTP/2 connection before another is opened.
+    pub(crate) streams_per_connection: u32,
+    /// Receive window of one stream, bytes; the connection's holds them all, so
+    /// that slow readers of some streams never stall the others.
+    pub(crate) stream_window: u32,
+    /// Header section, bytes.
+    pub(crate) header_bytes: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) connector: Rc<Connector>,
+    config: Config,
+    slots: RefCell<HashMap<EndpointKey, Slot>>,
+    /// Drives connections; ends with the pool.
+    tasks: RefCell<Tasks>,
+    next: Cell<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    connections: Vec<Multiplexed>,
+    dialling: Option<Dialling>,
+    idle: Vec<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    wire: Wire,
+    /// The connection whose lane it is.
+    stream: Option<Stream>,
+    since: Instant,
+}
+
+/// A wire for one exchange.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) wire: Wire,
+    pub(crate) is_reused: bool,
+    key: EndpointKey,
+    stream: Option<Stream>,
+}
+
+/// A place on an HTTP/2 connection, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    connection: u64,
+    streams: Rc<Cell<u32>>,
+    refusal: Option<Refusal>,
+}
+
+impl Stream {
+    fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
+        streams.set(streams.get() + 1);
+        Self { connection, streams: Rc::clone(streams), refusal }
+    }
+
+    /// Why the peer proxy refused our handshake, known only once the stream
+    /// broke (TLS 1.3 tells late). The request was never read then.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        self.refusal.as_ref()?.reason()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(config: Config, connector: Rc<Connector>) -> Rc<Self> {
+        Rc::new(Self {
+            connector,
+            config,
+            slots: RefCell::default(),
+            tasks: RefCell::default(),
+            next: Cell::new(0),
+        })
+    }
+
+    /// A wire on which nothing is in flight.
+    ///
+    /// # Errors
+    /// Why none could be had; nothing was sent.
+    pub(crate) async fn http1(self: &Rc<Self>, endpoint: &Endpoint, connect: Duration) -> Result<Leased, Reason> {
+        if let Some(leased) = self.idle(endpoint.key) {
+            return Ok(leased);
+        }
+        match &endpoint.security {
+            Security::Unmeshed => {
+                let stream = self.connector.tcp(endpoint.address, connect).await?;
+                let wire = Wire::tcp(stream, BytesMut::new());
+                Ok(Leased { wire, is_reused: false, key: endpoint.key, stream: None })
+            }
+            Security::Mesh { .. } => {
+                let (mut sender, stream) = self.http2(endpoint, connect).await?;
+                let (response, body) =
+                    sender.send_request(multiplexed::open_lane(), false).map_err(|_| Reason::StreamRefused)?;
+                let wire = Wire::opened_lane(response, body);
+                Ok(Leased { wire, is_reused: false, key: endpoint.key, stream: Some(stream) })
+            }
+        }
+    }
+
+    /// Takes a wire back whose exchange is complete. Buffered bytes, a full
+    /// pool or a retired connection end it instead.
+    pub(crate) fn put_back(&self, leased: Leased) {
+        let Leased { mut wire, key, stream, .. } = leased;
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(key).or_default();
+        let is_current = stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
+        if is_current && wire.is_quiet() {
+            slot.keep(wire, stream, &self.config);
+        }
+    }
+
+    /// A sender on a connection with a free stream.
+    ///
+    /// # Errors
+    /// Why none could be had; nothing was sent.
+    pub(crate) async fn http2(
+        self: &Rc<Self>,
+        endpoint: &Endpoint,
+        connect: Duration,
+    ) -> Result<(SendRequest<Bytes>, Stream), Reason> {
+        loop {
+            let dialling = {
+                let mut slots = self.slots.borrow_mut();
+                let slot = slots.entry(endpoint.key).or_default();
+                if let Some(found) = slot.free_connection(&self.config) {
+                    drop(slots);
+                    match found.ready().await {
+                        Some(ready) => return Ok(ready),
+                        None => continue,
+                    }
+                }
+                slot.dialling.get_or_insert_with(|| self.dial(endpoint, connect)).clone()
+            };
+            dialling.ended().await?;
+        }
+    }
+
+    /// Endpoints that left the snapshot: idle connections to them end.
+    pub(crate) fn retain(&self, is_known: impl Fn(EndpointKey) -> bool) {
+        self.slots.borrow_mut().retain(|key, _| is_known(*key));
+    }
+
+    /// Ends what was idle for too long; called now and then by the worker.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.slots.borrow_mut().retain(|_, slot| {
+            slot.idle.retain(|idle| now.duration_since(idle.since) < self.config.idle_timeout);
+            slot.connections.retain(|connection| connection.is_wanted(now, self.config.idle_timeout));
+            !slot.idle.is_empty() || !slot.connections.is_empty() || slot.dialling.is_some()
+        });
+    }
+
+    /// Open HTTP/2 connections and idle wires, for metrics and the dump.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        let slots = self.slots.borrow();
+        let count = |of: fn(&Slot) -> usize| slots.values().map(of).sum();
+        (count(|slot| slot.connections.len()), count(|slot| slot.idle.len()))
+    }
+
+    fn idle(&self, key: EndpointKey) -> Option<Leased> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(&key)?;
+        let now = Instant::now();
+        while let Some(mut idle) = slot.idle.pop() {
+            let is_fresh = now.duration_since(idle.since) < self.config.idle_timeout;
+            let is_current = idle.stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
+            if is_fresh && is_current && idle.wire.is_quiet() {
+                return Some(Leased { wire: idle.wire, is_reused: true, key, stream: idle.stream });
+            }
+        }
+        None
+    }
+
+    /// Starts a dial that everyone who needs it waits for; it outlives its
+    /// first caller.
+    fn dial(self: &Rc<Self>, endpoint: &Endpoint, connect: Duration) -> Dialling {
+        let (tell, dialling) = Dialling::new();
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let pool = Rc::clone(self);
+        let target = multiplexed::Target::new(endpoint, connect);
+        let key = endpoint.key;
+        self.tasks.borrow_mut().spawn(async move {
+            let opened = multiplexed::open(&pool.connector, &pool.config, &target, number).await;
+            let driver = pool.dialled(key, opened, tell);
+            if let Some(driver) = driver {
+                let retire = || {
+                    if let Some(slot) = pool.slots.borrow_mut().get_mut(&key) {
+                        slot.retire(number);
+                    }
+                };
+                driver.run(&pool.connector.certificates, retire).await;
+            }
+        });
+        dialling
+    }
+
+    fn dialled(
+        &self,
+        key: EndpointKey,
+        opened: Result<(Multiplexed, multiplexed::Driver), Reason>,
+        tell: multiplexed::Tell,
+    ) -> Option<multiplexed::Driver> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(key).or_default();
+        slot.dialling = None;
+        let (result, driver) = match opened {
+            Ok((connection, driver)) => {
+                slot.connections.push(connection);
+                (Ok(()), Some(driver))
+            }
+            Err(reason) => (Err(reason), None),
+        };
+        drop(slots);
+        tell.end(result);
+        driver
+    }
+}
+
+impl Slot {
+    fn keep(&mut self, mut wire: Wire, stream: Option<Stream>, config: &Config) {
+        if self.idle.len() < config.idle_per_endpoint {
+            wire.release_buffers();
+            self.idle.push(Idle { wire, stream, since: Instant::now() });
+        }
+    }
+
+    fn is_current(&self, connection: u64) -> bool {
+        self.connections.iter().any(|it| it.number == connection && it.is_open())
+    }
+
+    /// The least busy open connection, if it has a free stream or no other may
+    /// be opened.
+    fn free_connection(&mut self, config: &Config) -> Option<multiplexed::Lent> {
+        self.connections.retain(Multiplexed::is_open);
+        let most = config.connections_per_endpoint.max(1);
+        let is_full = self.connections.len() >= most;
+        let best = self.connections.iter().min_by_key(|it| it.streams.get())?;
+        let has_room = best.streams.get() < best.stream_limit(config.streams_per_connection);
+        (has_room || is_full).then(|| best.lend())
+    }
+
+    fn retire(&mut self, number: u64) {
+        self.connections.retain(|it| it.number != number);
+        self.idle.retain(|idle| idle.stream.as_ref().is_none_or(|stream| stream.connection != number));
+    }
+}
+
+impl Leased {
+    /// As `Stream::refusal`.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        self.stream.as_ref()?.refusal()
+    }
+
+    pub(crate) fn key(&self) -> EndpointKey {
+        self.key
+    }
+}
