@@ -16,7 +16,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::ResponseFuture};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::AsyncWrite,
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -254,53 +254,6 @@ impl Writer {
             WriteIo::Lane(_) | WriteIo::Ended => WriteIo::Ended,
         };
         Ok(())
-    }
-}
-
-/// After an upgrade the wire carries opaque bytes.
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let reader = &mut self.reader;
-        if reader.buffer.is_empty() {
-            if let ReadIo::Tcp(half) = &mut reader.io {
-                return Pin::new(half).poll_read(cx, out);
-            }
-            ready!(reader.poll_fill(cx))?;
-        }
-        let length = reader.buffer.len().min(out.remaining());
-        out.put_slice(&reader.buffer.split_to(length));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let writer = &mut self.writer;
-        ready!(writer.poll_send(cx, &mut Bytes::new()))?;
-        match &mut writer.io {
-            WriteIo::Tcp(half) => Pin::new(half).poll_write(cx, data),
-            WriteIo::Lane(sender) => {
-                let room = ready!(poll_room(sender, cx, data.len()))?.min(data.len());
-                let taken = data.get(..room).unwrap_or(data);
-                sender.send_data(Bytes::copy_from_slice(taken), false).map_err(into_io)?;
-                Poll::Ready(Ok(taken.len()))
-            }
-            WriteIo::Ended => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer.poll_send(cx, &mut Bytes::new())
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.writer.poll_send(cx, &mut Bytes::new()))?;
-        let mut end = std::pin::pin!(self.writer.end());
-        end.as_mut().poll(cx)
     }
 }
 

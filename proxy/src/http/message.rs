@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::{
     discovery::{Backend, Endpoint},
     outcome::{Fault, Reason},
-    route,
+    request,
     upstream::pool::Pool,
 };
 
 /// HTTP/1 or HTTP/2.
 pub(crate) trait Version {
-    type Request: route::Request;
+    type Request: request::Request;
     type Response: Response;
     type Trailers: Trailers;
     type Incoming: Incoming<Self::Trailers>;
@@ -83,13 +83,15 @@ pub(crate) trait Answer<Response, Trailers> {
     async fn cancelled(&mut self);
 }
 
-/// Fields that the exchange adds to a request on its way to an endpoint.
+/// What the exchange changes of a request on its way to an endpoint.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Edit {
+pub(crate) struct Edit<'a> {
     /// 1 for the first try; told to mesh peers from the second on.
     pub(crate) attempt: u32,
     /// The endpoint is reached through its proxy.
     pub(crate) mesh: bool,
+    /// Forwarded instead of the request's own path: the form that was judged.
+    pub(crate) path: Option<&'a [u8]>,
 }
 
 /// A ready connection to an endpoint, for one request.
@@ -106,9 +108,11 @@ pub(crate) trait Upstream<Request>: Sized {
     async fn send(
         self,
         request: &Request,
-        edit: Edit,
+        edit: Edit<'_>,
         last: bool,
     ) -> Result<(Self::Outgoing, Self::Responding), Broken>;
+    /// Both messages are complete: the connection may serve another exchange.
+    fn release(pool: &Pool, outgoing: Self::Outgoing, responding: Self::Responding);
 }
 
 /// An endpoint's connection broke.
@@ -119,6 +123,19 @@ pub(crate) struct Broken {
     pub(crate) unread: bool,
     /// The application itself reset the stream (RFC 9113 §7): passed on as it is.
     pub(crate) reset: Option<h2::Reason>,
+    /// The peer proxy broke it off for a fault that it recorded.
+    pub(crate) told: Option<Fault>,
+}
+
+impl Broken {
+    pub(crate) const fn new(reason: Reason) -> Self {
+        Self { reason, unread: false, reset: None, told: None }
+    }
+
+    /// The request was not read by anybody.
+    pub(crate) const fn unread(reason: Reason) -> Self {
+        Self { reason, unread: true, reset: None, told: None }
+    }
 }
 
 /// A request's body on its way out.
@@ -132,4 +149,6 @@ pub(crate) trait Responding<Response, Trailers> {
     /// The next head: informational ones, then the final one.
     async fn head(&mut self) -> Result<Response, Broken>;
     async fn next(&mut self) -> Result<Chunk<Trailers>, Broken>;
+    /// The endpoint will read no more of the request once it has answered.
+    fn is_closing(&self) -> bool;
 }

@@ -11,18 +11,21 @@ use std::{
     task::{Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{
     RecvStream, SendStream,
     client::ResponseFuture,
     server::SendResponse,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts as RequestParts,
+    response::Parts as ResponseParts, uri::PathAndQuery,
+};
 
 use crate::{
     discovery::{Backend, Endpoint},
     outcome::{Fault, Reason},
-    route,
+    request,
     upstream::pool::{Pool, Stream},
 };
 
@@ -48,7 +51,7 @@ impl message::Version for Two {
 // ── the caller's side ───────────────────────────────────────────────────────
 
 #[derive(Debug)]
-pub(crate) struct Request(pub(super) request::Parts);
+pub(crate) struct Request(pub(super) RequestParts);
 
 impl Request {
     pub(super) fn is_grpc(&self) -> bool {
@@ -67,7 +70,7 @@ impl Request {
     }
 }
 
-impl route::Request for Request {
+impl request::Request for Request {
     fn method(&self) -> &str {
         self.0.method.as_str()
     }
@@ -76,7 +79,7 @@ impl route::Request for Request {
         self.0.uri.path().as_bytes()
     }
 
-    fn fields<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let host = (name == "host").then(|| self.0.uri.authority()).flatten();
         let host = host.map(|authority| authority.as_str().as_bytes());
         host.into_iter().chain(self.0.headers.get_all(name).into_iter().map(HeaderValue::as_bytes))
@@ -167,7 +170,6 @@ impl message::Answer<Response, HeaderMap> for Answer {
     }
 
     async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break> {
-        let text = answer::text(fault, detail);
         let mut head = http::Response::new(());
         let fields = head.headers_mut();
         fields.insert(PROXY_STATUS, value(&fault.proxy_status()));
@@ -178,9 +180,10 @@ impl message::Answer<Response, HeaderMap> for Answer {
             // gRPC over HTTP/2, "Responses": Trailers-Only.
             fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(fault.reason.grpc_status())));
-            fields.insert(GRPC_MESSAGE, value(text.trim_end()));
+            fields.insert(GRPC_MESSAGE, value(&fault.grpc_message()));
             return self.head(Response { parts: head.into_parts().0, is_end: true }, true).await;
         }
+        let text = answer::text(fault, detail);
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         *head.status_mut() = StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -221,7 +224,7 @@ fn value(text: &str) -> HeaderValue {
 
 #[derive(Debug)]
 pub(crate) struct Response {
-    parts: response::Parts,
+    parts: ResponseParts,
     is_end: bool,
 }
 
@@ -264,26 +267,44 @@ impl message::Upstream<Request> for Upstream {
         false
     }
 
-    async fn send(mut self, request: &Request, edit: Edit, last: bool) -> Result<(Outgoing, Responding), Broken> {
+    async fn send(mut self, request: &Request, edit: Edit<'_>, last: bool) -> Result<(Outgoing, Responding), Broken> {
         let mut head = http::Request::new(());
         *head.method_mut() = request.0.method.clone();
         *head.uri_mut() = request.0.uri.clone();
         *head.version_mut() = http::Version::HTTP_2;
         *head.headers_mut() = request.0.headers.clone();
+        if let Some(path) = edit.path {
+            *head.uri_mut() = with_path(&request.0.uri, path);
+        }
         answer::strip(head.headers_mut());
         if edit.mesh && edit.attempt > 1 {
             head.headers_mut().insert(HeaderName::from_static(ATTEMPT), HeaderValue::from(edit.attempt));
         }
-        let is_head = request.0.method == Method::HEAD;
         match self.sender.send_request(head, last) {
             Ok((response, stream)) => {
-                let responding =
-                    Responding { response: Some(response), body: None, is_head, place: self.stream };
+                let responding = Responding { response: Some(response), body: None, place: self.stream };
                 Ok((Outgoing(stream), responding))
             }
             Err(error) => Err(broken(&error, &self.stream)),
         }
     }
+
+    fn release(_pool: &Pool, _outgoing: Outgoing, _responding: Responding) {
+        // Its stream is over; the connection never left the pool.
+    }
+}
+
+/// The same target with another path; the query stays.
+fn with_path(uri: &Uri, path: &[u8]) -> Uri {
+    let mut target = BytesMut::from(path);
+    if let Some(query) = uri.query() {
+        target.extend_from_slice(b"?");
+        target.extend_from_slice(query.as_bytes());
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::from_maybe_shared(target.freeze()).ok();
+    // A canonical path is a valid one; the request's own is as valid.
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 #[derive(Debug)]
@@ -303,14 +324,13 @@ impl message::Outgoing<HeaderMap> for Outgoing {
 pub(crate) struct Responding {
     response: Option<ResponseFuture>,
     body: Option<Incoming>,
-    is_head: bool,
     place: Stream,
 }
 
 impl message::Responding<Response, HeaderMap> for Responding {
     async fn head(&mut self) -> Result<Response, Broken> {
         let Some(future) = &mut self.response else {
-            return Err(Broken { reason: Reason::MalformedResponse, unread: false, reset: None });
+            return Err(Broken::new(Reason::MalformedResponse));
         };
         let head = poll_fn(|cx| {
             if let Poll::Ready(Some(interim)) = future.poll_informational(cx) {
@@ -326,7 +346,7 @@ impl message::Responding<Response, HeaderMap> for Responding {
                 self.response = None;
                 let is_end = body.is_end_stream();
                 self.body = Some(Incoming::new(body));
-                Ok(Response { parts, is_end: is_end || (self.is_head && is_end) })
+                Ok(Response { parts, is_end })
             }
             Err(error) => Err(broken(&error, &self.place)),
         }
@@ -335,6 +355,10 @@ impl message::Responding<Response, HeaderMap> for Responding {
     async fn next(&mut self) -> Result<Chunk<HeaderMap>, Broken> {
         let Some(body) = &mut self.body else { return Ok(Chunk::End) };
         body.chunk().await.map_err(|error| broken(&error, &self.place))
+    }
+
+    fn is_closing(&self) -> bool {
+        true
     }
 }
 
@@ -371,26 +395,27 @@ fn break_of(error: &h2::Error) -> Break {
 }
 
 fn cut(error: &h2::Error) -> Broken {
-    let reset = error.reason().filter(|_| error.is_reset() && error.is_remote());
-    let unread = reset == Some(h2::Reason::REFUSED_STREAM);
-    let reason = if unread { Reason::StreamRefused } else { Reason::UpstreamReset };
-    Broken { reason, unread, reset: reset.filter(|_| !unread) }
+    match error.reason().filter(|_| error.is_reset() && error.is_remote()) {
+        Some(h2::Reason::REFUSED_STREAM) => Broken::unread(Reason::StreamRefused),
+        reset => Broken { reset, ..Broken::new(Reason::UpstreamReset) },
+    }
 }
 
 /// What a failed stream means for its request.
 fn broken(error: &h2::Error, place: &Stream) -> Broken {
     if let Some(reason) = place.refusal() {
-        return Broken { reason, unread: true, reset: None };
+        return Broken::unread(reason);
     }
     // GOAWAY without error above our stream: RFC 9113 §6.8, not processed.
     if error.is_go_away() && error.is_remote() {
-        let unread = error.reason() == Some(h2::Reason::NO_ERROR);
-        let reason = if unread { Reason::StreamRefused } else { Reason::UpstreamReset };
-        return Broken { reason, unread, reset: None };
+        return match error.reason() {
+            Some(h2::Reason::NO_ERROR) => Broken::unread(Reason::StreamRefused),
+            _ => Broken::new(Reason::UpstreamReset),
+        };
     }
     let is_malformed = !error.is_remote() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
     if is_malformed {
-        return Broken { reason: Reason::MalformedResponse, unread: false, reset: None };
+        return Broken::new(Reason::MalformedResponse);
     }
     cut(error)
 }

@@ -1,0 +1,477 @@
+//! One attempt of a request at one endpoint: a connection, the request on its
+//! way out, the first answer, and if it stands, the answer on its way back.
+//!
+//! Called by `exchange`, which picked the endpoint and decides what follows a
+//! failure. Both bodies stream at once, each at the pace of its reader; of the
+//! request little is kept until the answer stands (`body`). One future, no task.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::{
+    discovery::Security,
+    outcome::{Outcome, Reason, Retryable},
+    record::Record,
+    request::Request,
+    upstream::{balance::InFlight, breaker::Verdict},
+};
+
+use super::{
+    answer::{FAULT, heard},
+    body::{Kept, Pumped, pump},
+    exchange::Tries,
+    message::{Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version},
+    retry::{Attempt, Failure},
+};
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub(crate) enum Tried {
+    Ended(Outcome),
+    /// Make another after this time.
+    Again(Duration),
+    Refused(Reason),
+}
+
+/// The request and its caller, whatever the attempt.
+pub(crate) struct Caller<'a, V: Version> {
+    pub(crate) request: &'a V::Request,
+    pub(crate) body: &'a mut V::Incoming,
+    pub(crate) kept: &'a Kept<V::Trailers>,
+    pub(crate) answer: &'a mut V::Answer,
+}
+
+pub(crate) async fn attempt<V: Version>(
+    tries: &mut Tries<'_>,
+    mut flight: InFlight,
+    caller: Caller<'_, V>,
+    record: &mut Record,
+) -> Tried {
+    let endpoint = flight.endpoint().clone();
+    let opened = V::Upstream::open(&tries.cx.pool, &tries.plan.backend, &endpoint).await;
+    let upstream = match opened {
+        Ok(upstream) => upstream,
+        Err(reason) => {
+            tries.report(&mut flight, verdict_of(reason), record);
+            let failed = Attempt { failure: Failure::Fault(reason), sent: false, response_started: false };
+            return tries.after(failed, reason, caller.request.method(), caller.kept.is_replayable(), record);
+        }
+    };
+    let is_reused = upstream.is_reused();
+    let is_mesh = matches!(endpoint.security, Security::Mesh { .. });
+    let edit = Edit { attempt: tries.number(), mesh: is_mesh, path: tries.plan.permit.path() };
+    let last = caller.kept.is_empty_request();
+    let sent = upstream.send(caller.request, edit, last).await;
+    let mut way = Way { tries, flight, is_reused, is_mesh };
+    match sent {
+        Ok((outgoing, responding)) => way.there_and_back(outgoing, responding, caller, record).await,
+        Err(broken) => way.broken(broken, caller.request, caller.kept, record),
+    }
+}
+
+/// What a reason says of the endpoint.
+fn verdict_of(reason: Reason) -> Verdict {
+    match reason {
+        // Our own side, the policy's or the caller's doing.
+        Reason::CertificateMissing
+        | Reason::TooManyConnections
+        | Reason::TooManyRequests
+        | Reason::PendingTimeout
+        | Reason::AccessDenied
+        | Reason::AmbiguousPath
+        | Reason::MalformedRequest
+        | Reason::HeadersTooLarge
+        | Reason::TargetTooLong => Verdict::Ignore,
+        _ => Verdict::Failure,
+    }
+}
+
+/// A request on its way to an endpoint and back.
+struct Way<'a, 'b> {
+    tries: &'a mut Tries<'b>,
+    flight: InFlight,
+    is_reused: bool,
+    is_mesh: bool,
+}
+
+/// The first that is heard of an answer.
+enum First<V: Version> {
+    /// The final head; the piece behind it where that decides.
+    Answer(V::Response, Option<Chunk<V::Trailers>>),
+    Broken(Broken),
+    Caller(Break),
+    Late(Reason),
+}
+
+impl Way<'_, '_> {
+    async fn there_and_back<V: Version>(
+        &mut self,
+        outgoing: V::Outgoing,
+        mut responding: V::Responding,
+        caller: Caller<'_, V>,
+        record: &mut Record,
+    ) -> Tried {
+        let Caller { request, body, kept, answer } = caller;
+        let began = Instant::now();
+        let mut pumping = Alongside::new(pin!(pump::<V>(body, kept, outgoing)));
+        let first = self.first::<V>(&mut pumping, &mut responding, answer, began).await;
+        let (head, chunk) = match first {
+            First::Answer(head, chunk) => (head, chunk),
+            First::Broken(broken) => return self.broken(broken, request, kept, record),
+            First::Caller(left) => return caller_left(left),
+            First::Late(reason) => {
+                self.tries.report(&mut self.flight, Verdict::Failure, record);
+                let failed = Attempt { failure: Failure::Fault(reason), sent: true, response_started: false };
+                return self.tries.after(failed, reason, request.method(), kept.is_replayable(), record);
+            }
+        };
+        record.first_byte();
+        self.tries.observe(&self.flight, began);
+        let (outcome, failure) = self.judge::<V>(&head, chunk.as_ref(), record);
+        if let Some(failure) = failure {
+            let sent = !matches!(failure, Failure::Fault(reason) if reason.retryable() == Retryable::Unsent);
+            let failed = Attempt { failure, sent, response_started: false };
+            if let Some(backoff) = self.tries.again(failed, request.method(), kept.is_replayable(), record) {
+                return Tried::Again(backoff);
+            }
+        }
+        kept.forget();
+        record.status(head.status());
+        let passing = Passing { answer, responding: &mut responding, record, sent: 0 };
+        let passed = self.within(began, passing.pass::<V>(head, chunk, &mut pumping, self.idle())).await;
+        let whole = pumping.take_sent();
+        match passed {
+            Ok(Passed::Whole(grpc_status)) => {
+                self.close(grpc_status, record);
+                if let Some(outgoing) = whole {
+                    V::Upstream::release(&self.tries.cx.pool, outgoing, responding);
+                }
+                Tried::Ended(outcome)
+            }
+            Ok(Passed::Broken(broken)) => self.truncated::<V>(broken, answer, record),
+            Ok(Passed::CallerLeft) => Tried::Ended(Outcome::CallerLeft),
+            Ok(Passed::Idle) => Tried::Refused(Reason::IdleTimeout),
+            Err(reason) => Tried::Refused(reason),
+        }
+    }
+
+    /// Waits for the final head and passes informational ones on.
+    async fn first<V: Version>(
+        &self,
+        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
+        responding: &mut V::Responding,
+        answer: &mut V::Answer,
+        began: Instant,
+    ) -> First<V> {
+        let peeks = !self.tries.plan.backend.policy.retries.grpc_statuses.is_empty();
+        let wait = async {
+            loop {
+                let head = tokio::select! {
+                    head = pumping.with(responding.head()) => head?,
+                    () = answer.cancelled() => return Err(Stop::Caller(Break::Gone)),
+                }?;
+                if (100..200).contains(&head.status()) && head.status() != 101 {
+                    answer.informational(head).await?;
+                    continue;
+                }
+                let mut chunk = None;
+                while peeks && is_grpc(&head) && !head.is_end() && chunk.is_none() {
+                    chunk = match pumping.with(responding.next()).await?? {
+                        Chunk::Data(data) if data.is_empty() => None,
+                        other => Some(other),
+                    };
+                }
+                return Ok((head, chunk));
+            }
+        };
+        let by = [self.tries.deadline.of_try(began), self.tries.deadline.of_first_byte(began)];
+        let waited = match by.into_iter().flatten().min() {
+            None => wait.await,
+            Some(by) => match timeout_at(by, wait).await {
+                Ok(waited) => waited,
+                Err(_) => return First::Late(Reason::FirstByteTimeout),
+            },
+        };
+        match waited {
+            Ok((head, chunk)) => First::Answer(head, chunk),
+            Err(Stop::Caller(left)) => First::Caller(left),
+            Err(Stop::Endpoint(broken)) => First::Broken(broken),
+        }
+    }
+
+    /// What an answer says of its endpoint, and whether it is one to try again.
+    fn judge<V: Version>(
+        &mut self,
+        head: &V::Response,
+        chunk: Option<&Chunk<V::Trailers>>,
+        record: &mut Record,
+    ) -> (Outcome, Option<Failure>) {
+        let told = if self.is_mesh { head.field(FAULT).and_then(heard) } else { None };
+        if let Some(fault) = told {
+            self.tries.report(&mut self.flight, verdict_of(fault.reason), record);
+            let again = fault.reason.retryable() == Retryable::Unsent;
+            return (Outcome::PeerFaulted(fault), again.then_some(Failure::Fault(fault.reason)));
+        }
+        let retries = &self.tries.plan.backend.policy.retries;
+        let grpc = match chunk {
+            Some(Chunk::Trailers(trailers)) => trailers.field(GRPC_STATUS),
+            _ => head.field(GRPC_STATUS),
+        };
+        if let Some(status) = grpc.and_then(number::<u8>) {
+            self.tries.report(&mut self.flight, of_grpc(status), record);
+            record.grpc_status(status);
+            let again = retries.grpc_statuses.contains(&status);
+            return (Outcome::Answered, again.then_some(Failure::GrpcStatus(status)));
+        }
+        let status = head.status();
+        // A gRPC call's success is known from its trailers alone.
+        if status != 200 || !is_grpc(head) {
+            self.tries.report(&mut self.flight, of_http(status), record);
+        }
+        let again = retries.status_codes.contains(&status);
+        (Outcome::Answered, again.then_some(Failure::Status(status)))
+    }
+
+    fn close(&mut self, grpc_status: Option<u8>, record: &mut Record) {
+        let verdict = grpc_status.map_or(Verdict::Success, of_grpc);
+        if let Some(status) = grpc_status {
+            record.grpc_status(status);
+        }
+        self.tries.report(&mut self.flight, verdict, record);
+    }
+
+    /// The connection broke before anything was passed on.
+    fn broken<T>(&mut self, broken: Broken, request: &impl Request, kept: &Kept<T>, record: &mut Record) -> Tried {
+        let failure = if self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset {
+            Failure::ReusedConnectionDied
+        } else {
+            Failure::Fault(broken.reason)
+        };
+        // An idle connection that its server closed says nothing of the server.
+        let verdict = match failure {
+            Failure::ReusedConnectionDied => Verdict::Ignore,
+            _ => verdict_of(broken.reason),
+        };
+        self.tries.report(&mut self.flight, verdict, record);
+        let failed = Attempt { failure, sent: !broken.unread, response_started: false };
+        match self.tries.again(failed, request.method(), kept.is_replayable(), record) {
+            Some(backoff) => Tried::Again(backoff),
+            None => match broken.reset {
+                // The application's own word, not a fault of the mesh.
+                Some(reset) => Tried::Ended(Outcome::BrokenOff(reset)),
+                None => Tried::Refused(broken.reason),
+            },
+        }
+    }
+
+    /// The connection broke behind the head.
+    fn truncated<V: Version>(&mut self, broken: Broken, answer: &mut V::Answer, record: &mut Record) -> Tried {
+        self.tries.report(&mut self.flight, Verdict::Failure, record);
+        answer.abort(broken.reset);
+        Tried::Ended(match (broken.reset, broken.told) {
+            (Some(reset), _) => Outcome::BrokenOff(reset),
+            (None, Some(fault)) => Outcome::PeerFaulted(fault),
+            (None, None) => Outcome::Faulted(Reason::ResponseTruncated.at(self.tries.cx.side)),
+        })
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        self.tries.plan.backend.policy.timeouts.idle
+    }
+
+    /// HTTPRouteTimeouts.backendRequest covers the whole response.
+    async fn within<T>(&self, began: Instant, work: impl Future<Output = T>) -> Result<T, Reason> {
+        match self.tries.deadline.of_try(began) {
+            None => Ok(work.await),
+            Some(by) => timeout_at(by, work).await.map_err(|_| Reason::RequestTimeout),
+        }
+    }
+}
+
+fn caller_left(left: Break) -> Tried {
+    match left {
+        Break::Gone => Tried::Ended(Outcome::CallerLeft),
+        Break::Bad(reason) => Tried::Refused(reason),
+    }
+}
+
+const GRPC_STATUS: &str = "grpc-status";
+
+fn is_grpc(head: &impl Response) -> bool {
+    head.field("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+fn number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn of_http(status: u16) -> Verdict {
+    match status {
+        500.. => Verdict::Failure,
+        400..500 => Verdict::Ignore,
+        _ => Verdict::Success,
+    }
+}
+
+/// Those that a server makes when it is in trouble: UNKNOWN, INTERNAL,
+/// UNAVAILABLE, DATA_LOSS. The others tell of the call.
+fn of_grpc(status: u8) -> Verdict {
+    match status {
+        0 => Verdict::Success,
+        2 | 13 | 14 | 15 => Verdict::Failure,
+        _ => Verdict::Ignore,
+    }
+}
+
+/// Drives the request's body while something else is awaited.
+struct Alongside<'p, P, O> {
+    pump: Pin<&'p mut P>,
+    done: Option<Pumped<O>>,
+}
+
+impl<'p, P: Future<Output = Pumped<O>>, O> Alongside<'p, P, O> {
+    fn new(pump: Pin<&'p mut P>) -> Self {
+        Self { pump, done: None }
+    }
+
+    /// # Errors
+    /// When the caller's body broke off meanwhile.
+    async fn with<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Break> {
+        let mut other = pin!(other);
+        if self.done.is_none() {
+            tokio::select! {
+                biased;
+                done = &mut self.pump => self.done = Some(done),
+                out = &mut other => return Ok(out),
+            }
+        }
+        match &self.done {
+            Some(Pumped::Caller(left)) => Err(*left),
+            _ => Ok(other.await),
+        }
+    }
+
+    /// The way out, if the request went all of it.
+    fn take_sent(&mut self) -> Option<O> {
+        match self.done.take() {
+            Some(Pumped::Sent(outgoing)) => Some(outgoing),
+            _ => None,
+        }
+    }
+}
+
+/// Why a wait ended without an answer.
+enum Stop {
+    Caller(Break),
+    Endpoint(Broken),
+}
+
+impl From<Break> for Stop {
+    fn from(left: Break) -> Self {
+        Self::Caller(left)
+    }
+}
+
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        Self::Endpoint(broken)
+    }
+}
+
+/// How passing the answer on ended.
+enum Passed {
+    /// With the gRPC status of its trailers.
+    Whole(Option<u8>),
+    Broken(Broken),
+    CallerLeft,
+    Idle,
+}
+
+/// An answer that stands, on its way to the caller.
+struct Passing<'a, V: Version> {
+    answer: &'a mut V::Answer,
+    responding: &'a mut V::Responding,
+    record: &'a mut Record,
+    sent: u64,
+}
+
+impl<V: Version> Passing<'_, V> {
+    async fn pass(
+        mut self,
+        head: V::Response,
+        chunk: Option<Chunk<V::Trailers>>,
+        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
+        idle: Option<Duration>,
+    ) -> Passed {
+        let passed = self.body(head, chunk, pumping, idle).await;
+        self.record.sent(self.sent);
+        match passed {
+            Ok(status) => Passed::Whole(status),
+            Err(None) => Passed::Idle,
+            Err(Some(Stop::Caller(_))) => Passed::CallerLeft,
+            Err(Some(Stop::Endpoint(broken))) => Passed::Broken(broken),
+        }
+    }
+
+    /// `Err(None)`: nothing moved for too long.
+    async fn body(
+        &mut self,
+        head: V::Response,
+        mut chunk: Option<Chunk<V::Trailers>>,
+        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
+        idle: Option<Duration>,
+    ) -> Result<Option<u8>, Option<Stop>> {
+        let is_end = head.is_end();
+        self.answer.head(head, is_end).await.map_err(stop)?;
+        let mut status = None;
+        while !is_end {
+            let next = match chunk.take() {
+                Some(chunk) => chunk,
+                None => tokio::select! {
+                    next = pumping.with(self.responding.next()) => next.map_err(stop)?.map_err(stop)?,
+                    () = self.answer.cancelled() => return Err(Some(Stop::Caller(Break::Gone))),
+                    () = silence(idle) => return Err(None),
+                },
+            };
+            match next {
+                Chunk::Data(data) => {
+                    self.sent += data.len() as u64;
+                    pumping.with(self.answer.data(data)).await.map_err(stop)?.map_err(stop)?;
+                }
+                Chunk::Trailers(trailers) => {
+                    status = trailers.field(GRPC_STATUS).and_then(number);
+                    self.answer.end(Some(trailers)).await.map_err(stop)?;
+                    break;
+                }
+                Chunk::End => {
+                    self.answer.end(None).await.map_err(stop)?;
+                    break;
+                }
+            }
+        }
+        // An early answer does not end the upload, unless the endpoint does.
+        if pumping.done.is_none() && !self.responding.is_closing() {
+            tokio::select! {
+                rest = pumping.with(std::future::ready(())) => rest.map_err(stop)?,
+                () = silence(idle) => return Err(None),
+            }
+        }
+        Ok(status)
+    }
+}
+
+fn stop(why: impl Into<Stop>) -> Option<Stop> {
+    Some(why.into())
+}
+
+async fn silence(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep_until(Instant::now() + limit).await,
+        None => std::future::pending().await,
+    }
+}

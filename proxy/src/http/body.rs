@@ -1,0 +1,125 @@
+//! A request's body on its way out, and the part of it that is kept so that
+//! another attempt can send it again.
+//!
+//! Used by `attempt`. At most `REPLAY_BYTES` are kept, and none once an answer
+//! stands. Never reads faster than the endpoint takes.
+
+use std::cell::{Cell, RefCell};
+
+use bytes::Bytes;
+
+use super::{
+    message::{Break, Chunk, Incoming, Outgoing, Version},
+    retry::REPLAY_BYTES,
+};
+
+/// What was read of a request's body.
+#[derive(Debug)]
+pub(crate) struct Kept<Trailers> {
+    /// There never was a body.
+    is_empty: bool,
+    chunks: RefCell<Vec<Bytes>>,
+    trailers: RefCell<Option<Trailers>>,
+    bytes: Cell<u64>,
+    is_whole: Cell<bool>,
+    keeps: Cell<bool>,
+}
+
+impl<Trailers> Kept<Trailers> {
+    pub(crate) fn new(is_empty: bool) -> Self {
+        Self {
+            is_empty,
+            chunks: RefCell::default(),
+            trailers: RefCell::new(None),
+            bytes: Cell::new(0),
+            is_whole: Cell::new(false),
+            keeps: Cell::new(true),
+        }
+    }
+
+    pub(crate) fn is_empty_request(&self) -> bool {
+        self.is_empty
+    }
+
+    /// Whether everything that was read can be sent again.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.keeps.get()
+    }
+
+    /// Bytes of the body that the caller sent so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// No attempt will follow.
+    pub(crate) fn forget(&self) {
+        self.keeps.set(false);
+        self.chunks.take();
+    }
+
+    fn keep(&self, data: &Bytes) {
+        self.bytes.set(self.bytes.get() + data.len() as u64);
+        if self.bytes.get() > REPLAY_BYTES as u64 {
+            self.forget();
+        }
+        if self.keeps.get() {
+            self.chunks.borrow_mut().push(data.clone());
+        }
+    }
+
+    fn chunk(&self, index: usize) -> Option<Bytes> {
+        self.chunks.borrow().get(index).cloned()
+    }
+}
+
+/// How a body's way out ended.
+#[derive(Debug)]
+pub(crate) enum Pumped<Outgoing> {
+    /// All of it went.
+    Sent(Outgoing),
+    /// The endpoint takes no more; its answer decides what that means.
+    Unwanted,
+    /// The caller's side broke off.
+    Caller(Break),
+}
+
+/// Sends what is kept from earlier attempts, then what the caller still sends.
+pub(crate) async fn pump<V: Version>(
+    incoming: &mut V::Incoming,
+    kept: &Kept<V::Trailers>,
+    mut outgoing: V::Outgoing,
+) -> Pumped<V::Outgoing> {
+    if kept.is_empty {
+        return Pumped::Sent(outgoing);
+    }
+    let mut sent = 0;
+    while let Some(chunk) = kept.chunk(sent) {
+        sent += 1;
+        if outgoing.data(chunk).await.is_err() {
+            return Pumped::Unwanted;
+        }
+    }
+    while !kept.is_whole.get() {
+        match incoming.next().await {
+            Ok(Chunk::Data(data)) => {
+                kept.keep(&data);
+                if outgoing.data(data).await.is_err() {
+                    return Pumped::Unwanted;
+                }
+            }
+            Ok(Chunk::Trailers(trailers)) => {
+                kept.trailers.replace(Some(trailers));
+                kept.is_whole.set(true);
+            }
+            Ok(Chunk::End) => kept.is_whole.set(true),
+            Err(left) => return Pumped::Caller(left),
+        }
+    }
+    let trailers = kept.trailers.borrow_mut().take();
+    let ended = outgoing.end(trailers.as_ref()).await;
+    kept.trailers.replace(trailers);
+    match ended {
+        Ok(()) => Pumped::Sent(outgoing),
+        Err(_) => Pumped::Unwanted,
+    }
+}
