@@ -26,6 +26,9 @@ use tokio::{
 /// Value of `:protocol` that opens a lane.
 pub(crate) const LANE_PROTOCOL: &str = "weft1-h1";
 
+/// How we end a lane whose exchange we recorded as a fault.
+const TOLD: h2::Reason = h2::Reason::INTERNAL_ERROR;
+
 /// First read of a message, and how far one read may grow for a body.
 const READ_MIN: usize = 4 * 1024;
 const READ_MAX: usize = 64 * 1024;
@@ -114,7 +117,7 @@ impl Wire {
                     let _ = stream.set_zero_linger();
                 }
             }
-            (_, WriteIo::Lane(mut sender)) => sender.send_reset(h2::Reason::CANCEL),
+            (_, WriteIo::Lane(mut sender)) => sender.send_reset(TOLD),
             (_, WriteIo::Tcp(_) | WriteIo::Ended) => {}
         }
     }
@@ -279,12 +282,30 @@ fn poll_room(sender: &mut SendStream<Bytes>, cx: &mut Context<'_>, wanted: usize
     }
 }
 
-/// A stream's end in terms of a connection: a reset is a reset.
-pub(crate) fn into_io(error: h2::Error) -> io::Error {
-    match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => io::Error::new(io::ErrorKind::ConnectionRefused, error),
-        Some(_) => io::Error::new(io::ErrorKind::ConnectionReset, error),
-        None if error.is_io() => error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-        None => io::Error::other(error),
+/// A stream's end in terms of a connection; `ended` reads it.
+fn into_io(error: h2::Error) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Why a wire ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// The peer did not read anything of it (RFC 9113 §8.7).
+    Refused,
+    /// The peer proxy ended it and recorded why.
+    Told,
+    Broken,
+}
+
+pub(crate) fn ended(error: &io::Error) -> Ended {
+    let stream = error.get_ref().and_then(|inner| inner.downcast_ref::<h2::Error>());
+    let Some(stream) = stream.filter(|stream| stream.is_remote()) else {
+        return Ended::Broken;
+    };
+    match stream.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => Ended::Refused,
+        Some(h2::Reason::NO_ERROR) if stream.is_go_away() => Ended::Refused,
+        Some(TOLD) if stream.is_reset() => Ended::Told,
+        _ => Ended::Broken,
     }
 }

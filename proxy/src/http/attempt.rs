@@ -23,7 +23,7 @@ use crate::{
 
 use super::{
     answer::{FAULT, heard},
-    body::{Kept, Pumped, pump},
+    body::{Kept, Pumped, pump, ready},
     exchange::Tries,
     message::{Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version},
     retry::{Attempt, Failure},
@@ -53,7 +53,7 @@ pub(crate) async fn attempt<V: Version>(
     record: &mut Record,
 ) -> Tried {
     let endpoint = flight.endpoint().clone();
-    let opened = V::Upstream::open(&tries.cx.pool, &tries.plan.backend, &endpoint).await;
+    let opened = V::Upstream::open(&tries.cx.pool, &tries.plan.backend, &endpoint, &tries.cx.limits).await;
     let upstream = match opened {
         Ok(upstream) => upstream,
         Err(reason) => {
@@ -118,46 +118,65 @@ impl Way<'_, '_> {
     ) -> Tried {
         let Caller { request, body, kept, answer } = caller;
         let began = Instant::now();
-        let mut pumping = Alongside::new(pin!(pump::<V>(body, kept, outgoing)));
-        let first = self.first::<V>(&mut pumping, &mut responding, answer, began).await;
-        let (head, chunk) = match first {
-            First::Answer(head, chunk) => (head, chunk),
-            First::Broken(broken) => return self.broken(broken, request, kept, record),
-            First::Caller(left) => return caller_left(left),
-            First::Late(reason) => {
-                self.tries.report(&mut self.flight, Verdict::Failure, record);
-                let failed = Attempt { failure: Failure::Fault(reason), sent: true, response_started: false };
-                return self.tries.after(failed, reason, request.method(), kept.is_replayable(), record);
-            }
-        };
-        record.first_byte();
-        self.tries.observe(&self.flight, began);
-        let (outcome, failure) = self.judge::<V>(&head, chunk.as_ref(), record);
-        if let Some(failure) = failure {
-            let sent = !matches!(failure, Failure::Fault(reason) if reason.retryable() == Retryable::Unsent);
-            let failed = Attempt { failure, sent, response_started: false };
-            if let Some(backoff) = self.tries.again(failed, request.method(), kept.is_replayable(), record) {
+        let (passed, outcome, whole) = {
+            let mut pumping = Alongside::new(pin!(pump::<V>(body, kept, outgoing)));
+            let first = self.first::<V>(&mut pumping, &mut responding, answer, began).await;
+            let (head, chunk) = match first {
+                First::Answer(head, chunk) => (head, chunk),
+                First::Broken(broken) => return self.broken(broken, request, kept, record),
+                First::Caller(left) => return caller_left(left),
+                First::Late(reason) => return self.late(reason, request, kept, record),
+            };
+            record.first_byte();
+            self.tries.observe(&self.flight, began);
+            let (outcome, failure) = self.judge::<V>(&head, chunk.as_ref(), record);
+            if let Some(backoff) = failure.and_then(|failure| self.again(failure, request, kept, record)) {
                 return Tried::Again(backoff);
             }
-        }
-        kept.forget();
-        record.status(head.status());
-        let passing = Passing { answer, responding: &mut responding, record, sent: 0 };
-        let passed = self.within(began, passing.pass::<V>(head, chunk, &mut pumping, self.idle())).await;
-        let whole = pumping.take_sent();
-        match passed {
-            Ok(Passed::Whole(grpc_status)) => {
+            kept.forget();
+            record.status(head.status());
+            let passing = Passing::<V> { answer, responding: &mut responding, record, sent: 0, is_switching: false };
+            let passed = self.within(began, passing.pass(head, chunk, &mut pumping, self.idle())).await;
+            (passed, outcome, pumping.take_sent())
+        };
+        match (passed, whole) {
+            (Ok(Passed::Whole(grpc_status)), whole) => {
                 self.close(grpc_status, record);
                 if let Some(outgoing) = whole {
                     V::Upstream::release(&self.tries.cx.pool, outgoing, responding);
                 }
                 Tried::Ended(outcome)
             }
-            Ok(Passed::Broken(broken)) => self.truncated::<V>(broken, answer, record),
-            Ok(Passed::CallerLeft) => Tried::Ended(Outcome::CallerLeft),
-            Ok(Passed::Idle) => Tried::Refused(Reason::IdleTimeout),
-            Err(reason) => Tried::Refused(reason),
+            (Ok(Passed::Switched), Some(mut outgoing)) => {
+                self.close(None, record);
+                // Its end, orderly or not, is the two sides' own affair.
+                let _ = V::tunnel(body, &mut outgoing, &mut responding, answer).await;
+                Tried::Ended(Outcome::Carried)
+            }
+            (Ok(Passed::Broken(broken)), _) => self.truncated::<V>(broken, answer, record),
+            (Ok(Passed::CallerLeft | Passed::Switched), _) => Tried::Ended(Outcome::CallerLeft),
+            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout),
+            (Err(reason), _) => Tried::Refused(reason),
         }
+    }
+
+    /// Whether an answer that could stand is tried again.
+    fn again<T>(
+        &mut self,
+        failure: Failure,
+        request: &impl Request,
+        kept: &Kept<T>,
+        record: &mut Record,
+    ) -> Option<Duration> {
+        let sent = !matches!(failure, Failure::Fault(reason) if reason.retryable() == Retryable::Unsent);
+        let failed = Attempt { failure, sent, response_started: false };
+        self.tries.again(failed, request.method(), kept.is_replayable(), record)
+    }
+
+    fn late<T>(&mut self, reason: Reason, request: &impl Request, kept: &Kept<T>, record: &mut Record) -> Tried {
+        self.tries.report(&mut self.flight, Verdict::Failure, record);
+        let failed = Attempt { failure: Failure::Fault(reason), sent: true, response_started: false };
+        self.tries.after(failed, reason, request.method(), kept.is_replayable(), record)
     }
 
     /// Waits for the final head and passes informational ones on.
@@ -387,6 +406,8 @@ impl From<Broken> for Stop {
 enum Passed {
     /// With the gRPC status of its trailers.
     Whole(Option<u8>),
+    /// 101: what follows is no longer HTTP.
+    Switched,
     Broken(Broken),
     CallerLeft,
     Idle,
@@ -398,6 +419,7 @@ struct Passing<'a, V: Version> {
     responding: &'a mut V::Responding,
     record: &'a mut Record,
     sent: u64,
+    is_switching: bool,
 }
 
 impl<V: Version> Passing<'_, V> {
@@ -411,6 +433,7 @@ impl<V: Version> Passing<'_, V> {
         let passed = self.body(head, chunk, pumping, idle).await;
         self.record.sent(self.sent);
         match passed {
+            Ok(_) if self.is_switching => Passed::Switched,
             Ok(status) => Passed::Whole(status),
             Err(None) => Passed::Idle,
             Err(Some(Stop::Caller(_))) => Passed::CallerLeft,
@@ -427,16 +450,26 @@ impl<V: Version> Passing<'_, V> {
         idle: Option<Duration>,
     ) -> Result<Option<u8>, Option<Stop>> {
         let is_end = head.is_end();
+        self.is_switching = head.status() == 101;
         self.answer.head(head, is_end).await.map_err(stop)?;
         let mut status = None;
         while !is_end {
             let next = match chunk.take() {
                 Some(chunk) => chunk,
-                None => tokio::select! {
-                    next = pumping.with(self.responding.next()) => next.map_err(stop)?.map_err(stop)?,
-                    () = self.answer.cancelled() => return Err(Some(Stop::Caller(Break::Gone))),
-                    () = silence(idle) => return Err(None),
-                },
+                None => {
+                    let mut next = pin!(pumping.with(self.responding.next()));
+                    match ready(next.as_mut()).await {
+                        Some(next) => next.map_err(stop)?.map_err(stop)?,
+                        None => {
+                            self.answer.flush().await.map_err(stop)?;
+                            tokio::select! {
+                                next = next => next.map_err(stop)?.map_err(stop)?,
+                                () = self.answer.cancelled() => return Err(Some(Stop::Caller(Break::Gone))),
+                                () = silence(idle) => return Err(None),
+                            }
+                        }
+                    }
+                }
             };
             match next {
                 Chunk::Data(data) => {

@@ -4,7 +4,12 @@
 //! Used by `attempt`. At most `REPLAY_BYTES` are kept, and none once an answer
 //! stands. Never reads faster than the endpoint takes.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+};
 
 use bytes::Bytes;
 
@@ -90,7 +95,10 @@ pub(crate) async fn pump<V: Version>(
     mut outgoing: V::Outgoing,
 ) -> Pumped<V::Outgoing> {
     if kept.is_empty {
-        return Pumped::Sent(outgoing);
+        return match outgoing.flush().await {
+            Ok(()) => Pumped::Sent(outgoing),
+            Err(_) => Pumped::Unwanted,
+        };
     }
     let mut sent = 0;
     while let Some(chunk) = kept.chunk(sent) {
@@ -100,7 +108,16 @@ pub(crate) async fn pump<V: Version>(
         }
     }
     while !kept.is_whole.get() {
-        match incoming.next().await {
+        let next = {
+            let mut next = pin!(incoming.next());
+            match ready(next.as_mut()).await {
+                Some(next) => next,
+                // What is held back must not wait for what may never come.
+                None if outgoing.flush().await.is_err() => return Pumped::Unwanted,
+                None => next.await,
+            }
+        };
+        match next {
             Ok(Chunk::Data(data)) => {
                 kept.keep(&data);
                 if outgoing.data(data).await.is_err() {
@@ -122,4 +139,15 @@ pub(crate) async fn pump<V: Version>(
         Ok(()) => Pumped::Sent(outgoing),
         Err(_) => Pumped::Unwanted,
     }
+}
+
+/// The output of a future that has it already.
+pub(crate) async fn ready<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }

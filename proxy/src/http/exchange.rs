@@ -34,6 +34,7 @@ use super::{
     attempt::{Caller, Tried, attempt},
     body::Kept,
     deadline::Deadline,
+    h1::Limits,
     message::{Answer, Incoming, Version},
     retry::{self, Attempt, Decision, Situation},
 };
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) averages: RefCell<Averages>,
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) epoch: Epoch,
+    pub(crate) limits: Limits,
 }
 
 /// What is to be done with a request.

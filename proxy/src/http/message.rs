@@ -15,6 +15,8 @@ use crate::{
     upstream::pool::Pool,
 };
 
+use super::h1::Limits;
+
 /// HTTP/1 or HTTP/2.
 pub(crate) trait Version {
     type Request: request::Request;
@@ -25,6 +27,14 @@ pub(crate) trait Version {
     type Upstream: Upstream<Self::Request, Outgoing = Self::Outgoing, Responding = Self::Responding>;
     type Outgoing: Outgoing<Self::Trailers>;
     type Responding: Responding<Self::Response, Self::Trailers>;
+
+    /// After a 101: carries what is no longer HTTP until both sides end.
+    async fn tunnel(
+        incoming: &mut Self::Incoming,
+        outgoing: &mut Self::Outgoing,
+        responding: &mut Self::Responding,
+        answer: &mut Self::Answer,
+    ) -> Result<(), Break>;
 }
 
 /// A piece of a body.
@@ -71,13 +81,15 @@ pub(crate) trait Answer<Response, Trailers> {
     async fn informational(&mut self, head: Response) -> Result<(), Break>;
     /// `last`: nothing follows the head.
     async fn head(&mut self, head: Response, last: bool) -> Result<(), Break>;
+    /// May hold it back until `flush`, to write it together with what follows.
     async fn data(&mut self, data: Bytes) -> Result<(), Break>;
+    async fn flush(&mut self) -> Result<(), Break>;
     /// Ends the body, with trailers or without.
     async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Break>;
     /// Only before `head`.
     async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break>;
     /// Ends the exchange so that the caller sees a failure, with this code
-    /// where the version has one.
+    /// where the version has codes.
     fn abort(&mut self, reset: Option<h2::Reason>);
     /// Resolves when the caller has given up.
     async fn cancelled(&mut self);
@@ -101,7 +113,7 @@ pub(crate) trait Upstream<Request>: Sized {
 
     /// # Errors
     /// Why no connection could be had; nothing was sent.
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint) -> Result<Self, Reason>;
+    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint, limits: &Limits) -> Result<Self, Reason>;
     /// Whether it served a request before: it may have been closed meanwhile.
     fn is_reused(&self) -> bool;
     /// Sends the head; `last`: no body follows.
@@ -140,7 +152,9 @@ impl Broken {
 
 /// A request's body on its way out.
 pub(crate) trait Outgoing<Trailers> {
+    /// May hold it back, and the head, until `flush`.
     async fn data(&mut self, data: Bytes) -> Result<(), Broken>;
+    async fn flush(&mut self) -> Result<(), Broken>;
     async fn end(&mut self, trailers: Option<&Trailers>) -> Result<(), Broken>;
 }
 

@@ -31,6 +31,7 @@ use crate::{
 
 use super::{
     answer::{self, ATTEMPT, FAULT},
+    h1::Limits,
     message::{self, Break, Broken, Chunk, Edit},
 };
 
@@ -46,6 +47,12 @@ impl message::Version for Two {
     type Upstream = Upstream;
     type Outgoing = Outgoing;
     type Responding = Responding;
+
+    async fn tunnel(_: &mut Incoming, _: &mut Outgoing, _: &mut Responding, answer: &mut Answer) -> Result<(), Break> {
+        // RFC 9113 §8.6: HTTP/2 has no 101.
+        answer.abort(Some(h2::Reason::PROTOCOL_ERROR));
+        Err(Break::Gone)
+    }
 }
 
 // ── the caller's side ───────────────────────────────────────────────────────
@@ -164,6 +171,10 @@ impl message::Answer<Response, HeaderMap> for Answer {
         send(stream, data).await.map_err(|error| break_of(&error))
     }
 
+    async fn flush(&mut self) -> Result<(), Break> {
+        Ok(())
+    }
+
     async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Break> {
         let stream = self.stream.as_mut().ok_or(Break::Gone)?;
         finish(stream, trailers).map_err(|error| break_of(&error))
@@ -257,8 +268,8 @@ impl message::Upstream<Request> for Upstream {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint) -> Result<Self, Reason> {
-        let (sender, stream) = pool.http2(endpoint, backend.policy.timeouts.connect).await?;
+    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint, _: &Limits) -> Result<Self, Reason> {
+        let (sender, stream) = pool.http2(backend, endpoint).await?;
         Ok(Self { sender, stream })
     }
 
@@ -313,6 +324,10 @@ pub(crate) struct Outgoing(SendStream<Bytes>);
 impl message::Outgoing<HeaderMap> for Outgoing {
     async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
         send(&mut self.0, data).await.map_err(|error| cut(&error))
+    }
+
+    async fn flush(&mut self) -> Result<(), Broken> {
+        Ok(())
     }
 
     async fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {

@@ -20,7 +20,8 @@ use h2::client::SendRequest;
 use tokio::time::Instant;
 
 use crate::{
-    discovery::{Endpoint, EndpointKey, Security},
+    discovery::{Backend, Endpoint, EndpointKey, Security},
+    limit::{self, Connection},
     outcome::Reason,
     runtime::Tasks,
     tls::connect::Refusal,
@@ -69,16 +70,25 @@ struct Idle {
     wire: Wire,
     /// The connection whose lane it is.
     stream: Option<Stream>,
+    connection: Option<Connection>,
     since: Instant,
 }
 
-/// A wire for one exchange.
+/// Goes with a wire that was taken for one exchange, and brings it back.
 #[derive(Debug)]
-pub(crate) struct Leased {
-    pub(crate) wire: Wire,
+pub(crate) struct Lease {
     pub(crate) is_reused: bool,
     key: EndpointKey,
     stream: Option<Stream>,
+    /// The place under the backend's limit on connections, for a socket of its own.
+    connection: Option<Connection>,
+}
+
+impl Lease {
+    /// As `Stream::refusal`.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        self.stream.as_ref()?.refusal()
+    }
 }
 
 /// A place on an HTTP/2 connection, counted until dropped.
@@ -123,35 +133,44 @@ impl Pool {
     ///
     /// # Errors
     /// Why none could be had; nothing was sent.
-    pub(crate) async fn http1(self: &Rc<Self>, endpoint: &Endpoint, connect: Duration) -> Result<Leased, Reason> {
-        if let Some(leased) = self.idle(endpoint.key) {
-            return Ok(leased);
+    pub(crate) async fn http1(
+        self: &Rc<Self>,
+        backend: &Backend,
+        endpoint: &Endpoint,
+    ) -> Result<(Wire, Lease), Reason> {
+        let key = endpoint.key;
+        if let Some(idle) = self.idle(key) {
+            let Idle { wire, stream, connection, .. } = idle;
+            return Ok((wire, Lease { is_reused: true, key, stream, connection }));
         }
         match &endpoint.security {
             Security::Unmeshed => {
-                let stream = self.connector.tcp(endpoint.address, connect).await?;
+                let connection = Some(limit::connection(backend)?);
+                let stream = self.connector.tcp(endpoint.address, backend.policy.timeouts.connect).await?;
                 let wire = Wire::tcp(stream, BytesMut::new());
-                Ok(Leased { wire, is_reused: false, key: endpoint.key, stream: None })
+                Ok((wire, Lease { is_reused: false, key, stream: None, connection }))
             }
+            Security::Mesh { http: false, .. } => Err(Reason::TlsHandshake),
             Security::Mesh { .. } => {
-                let (mut sender, stream) = self.http2(endpoint, connect).await?;
+                let (mut sender, stream) = self.http2(backend, endpoint).await?;
                 let (response, body) =
                     sender.send_request(multiplexed::open_lane(), false).map_err(|_| Reason::StreamRefused)?;
                 let wire = Wire::opened_lane(response, body);
-                Ok(Leased { wire, is_reused: false, key: endpoint.key, stream: Some(stream) })
+                Ok((wire, Lease { is_reused: false, key, stream: Some(stream), connection: None }))
             }
         }
     }
 
     /// Takes a wire back whose exchange is complete. Buffered bytes, a full
     /// pool or a retired connection end it instead.
-    pub(crate) fn put_back(&self, leased: Leased) {
-        let Leased { mut wire, key, stream, .. } = leased;
+    pub(crate) fn put_back(&self, mut wire: Wire, lease: Lease) {
+        let Lease { key, stream, connection, .. } = lease;
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(key).or_default();
         let is_current = stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
-        if is_current && wire.is_quiet() {
-            slot.keep(wire, stream, &self.config);
+        if is_current && wire.is_quiet() && slot.idle.len() < self.config.idle_per_endpoint {
+            wire.release_buffers();
+            slot.idle.push(Idle { wire, stream, connection, since: Instant::now() });
         }
     }
 
@@ -161,8 +180,8 @@ impl Pool {
     /// Why none could be had; nothing was sent.
     pub(crate) async fn http2(
         self: &Rc<Self>,
+        backend: &Backend,
         endpoint: &Endpoint,
-        connect: Duration,
     ) -> Result<(SendRequest<Bytes>, Stream), Reason> {
         loop {
             let dialling = {
@@ -175,7 +194,10 @@ impl Pool {
                         None => continue,
                     }
                 }
-                slot.dialling.get_or_insert_with(|| self.dial(endpoint, connect)).clone()
+                match &slot.dialling {
+                    Some(dialling) => dialling.clone(),
+                    None => slot.dialling.insert(self.dial(backend, endpoint)?).clone(),
+                }
             };
             dialling.ended().await?;
         }
@@ -202,7 +224,7 @@ impl Pool {
         (count(|slot| slot.connections.len()), count(|slot| slot.idle.len()))
     }
 
-    fn idle(&self, key: EndpointKey) -> Option<Leased> {
+    fn idle(&self, key: EndpointKey) -> Option<Idle> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&key)?;
         let now = Instant::now();
@@ -210,7 +232,7 @@ impl Pool {
             let is_fresh = now.duration_since(idle.since) < self.config.idle_timeout;
             let is_current = idle.stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
             if is_fresh && is_current && idle.wire.is_quiet() {
-                return Some(Leased { wire: idle.wire, is_reused: true, key, stream: idle.stream });
+                return Some(idle);
             }
         }
         None
@@ -218,12 +240,13 @@ impl Pool {
 
     /// Starts a dial that everyone who needs it waits for; it outlives its
     /// first caller.
-    fn dial(self: &Rc<Self>, endpoint: &Endpoint, connect: Duration) -> Dialling {
+    fn dial(self: &Rc<Self>, backend: &Backend, endpoint: &Endpoint) -> Result<Dialling, Reason> {
+        let place = limit::connection(backend)?;
         let (tell, dialling) = Dialling::new();
         let number = self.next.get();
         self.next.set(number + 1);
         let pool = Rc::clone(self);
-        let target = multiplexed::Target::new(endpoint, connect);
+        let target = multiplexed::Target::new(endpoint, backend.policy.timeouts.connect);
         let key = endpoint.key;
         self.tasks.borrow_mut().spawn(async move {
             let opened = multiplexed::open(&pool.connector, &pool.config, &target, number).await;
@@ -236,8 +259,9 @@ impl Pool {
                 };
                 driver.run(&pool.connector.certificates, retire).await;
             }
+            drop(place);
         });
-        dialling
+        Ok(dialling)
     }
 
     fn dialled(
@@ -263,13 +287,6 @@ impl Pool {
 }
 
 impl Slot {
-    fn keep(&mut self, mut wire: Wire, stream: Option<Stream>, config: &Config) {
-        if self.idle.len() < config.idle_per_endpoint {
-            wire.release_buffers();
-            self.idle.push(Idle { wire, stream, since: Instant::now() });
-        }
-    }
-
     fn is_current(&self, connection: u64) -> bool {
         self.connections.iter().any(|it| it.number == connection && it.is_open())
     }
@@ -288,16 +305,5 @@ impl Slot {
     fn retire(&mut self, number: u64) {
         self.connections.retain(|it| it.number != number);
         self.idle.retain(|idle| idle.stream.as_ref().is_none_or(|stream| stream.connection != number));
-    }
-}
-
-impl Leased {
-    /// As `Stream::refusal`.
-    pub(crate) fn refusal(&self) -> Option<Reason> {
-        self.stream.as_ref()?.refusal()
-    }
-
-    pub(crate) fn key(&self) -> EndpointKey {
-        self.key
     }
 }
