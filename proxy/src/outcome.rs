@@ -252,6 +252,8 @@ pub(crate) enum Outcome {
     Carried,
     /// The caller left before the answer was complete.
     CallerLeft,
+    /// The application reset the stream itself (HTTP/2), which was passed on.
+    BrokenOff,
     /// The peer proxy refused; its fault came in `weft-fault`.
     PeerFaulted(Fault),
     Faulted(Fault),
@@ -261,7 +263,7 @@ impl Outcome {
     pub(crate) const fn fault(self) -> Option<Fault> {
         match self {
             Self::PeerFaulted(fault) | Self::Faulted(fault) => Some(fault),
-            Self::Answered | Self::Carried | Self::CallerLeft => None,
+            Self::Answered | Self::Carried | Self::CallerLeft | Self::BrokenOff => None,
         }
     }
 
@@ -270,6 +272,7 @@ impl Outcome {
             Self::Answered => "answered",
             Self::Carried => "carried",
             Self::CallerLeft => "caller-left",
+            Self::BrokenOff => "broken-off",
             Self::PeerFaulted(_) => "peer-faulted",
             Self::Faulted(_) => "faulted",
         }

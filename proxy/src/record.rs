@@ -297,6 +297,10 @@ impl Record {
         }
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.connection.metrics()
+    }
+
     /// Where it goes: the rule that matched, if any, and the backend chosen.
     pub(crate) fn planned(&mut self, rule: Option<&Arc<Rule>>, backend: &Arc<Backend>) {
         self.series = Some(self.connection.0.series(rule, Some(backend)));

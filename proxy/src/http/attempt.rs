@@ -36,6 +36,8 @@ pub(crate) enum Tried {
     /// Make another after this time.
     Again(Duration),
     Refused(Reason),
+    /// The application reset the stream before it answered.
+    BrokenOff(Option<h2::Reason>),
 }
 
 /// The request and its caller, whatever the attempt.
@@ -119,7 +121,8 @@ impl Way<'_, '_> {
         let Caller { request, body, kept, answer } = caller;
         let began = Instant::now();
         let (passed, outcome, whole) = {
-            let mut pumping = Alongside::new(pin!(pump::<V>(body, kept, outgoing)));
+            let pump = pin!(pump::<V>(body, kept, outgoing));
+            let mut pumping = Alongside::new(pump);
             let first = self.first::<V>(&mut pumping, &mut responding, answer, began).await;
             let (head, chunk) = match first {
                 First::Answer(head, chunk) => (head, chunk),
@@ -280,11 +283,9 @@ impl Way<'_, '_> {
         let failed = Attempt { failure, sent: !broken.unread, response_started: false };
         match self.tries.again(failed, request.method(), kept.is_replayable(), record) {
             Some(backoff) => Tried::Again(backoff),
-            None => match broken.reset {
-                // The application's own word, not a fault of the mesh.
-                Some(reset) => Tried::Ended(Outcome::BrokenOff(reset)),
-                None => Tried::Refused(broken.reason),
-            },
+            // The application's own word, not a fault of the mesh.
+            None if broken.reset.is_some() => Tried::BrokenOff(broken.reset),
+            None => Tried::Refused(broken.reason),
         }
     }
 
@@ -293,7 +294,7 @@ impl Way<'_, '_> {
         self.tries.report(&mut self.flight, Verdict::Failure, record);
         answer.abort(broken.reset);
         Tried::Ended(match (broken.reset, broken.told) {
-            (Some(reset), _) => Outcome::BrokenOff(reset),
+            (Some(_), _) => Outcome::BrokenOff,
             (None, Some(fault)) => Outcome::PeerFaulted(fault),
             (None, None) => Outcome::Faulted(Reason::ResponseTruncated.at(self.tries.cx.side)),
         })

@@ -13,6 +13,7 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::info;
 
 use crate::{
     authz::{Denial, Permit},
@@ -24,7 +25,7 @@ use crate::{
     request::Request,
     upstream::{
         balance::{self, Averages, InFlight, Nobody},
-        breaker::{Transition, Verdict},
+        breaker::{State, Transition, Verdict},
         pool::Pool,
         queue,
     },
@@ -163,6 +164,10 @@ async fn attempts<V: Version>(
         match attempt::<V>(&mut tries, flight, caller, record).await {
             Tried::Ended(outcome) => break Ok(outcome),
             Tried::Refused(reason) => break Err(reason.into()),
+            Tried::BrokenOff(reset) => {
+                call.answer.abort(reset);
+                break Ok(Outcome::BrokenOff);
+            }
             Tried::Again(backoff) if backoff.is_zero() => {}
             Tried::Again(backoff) => sleep(backoff).await,
         }
@@ -300,5 +305,20 @@ impl<'a> Tries<'a> {
 
 /// A breaker's change is an event for operators.
 fn told(backend: &Backend, endpoint: &Endpoint, change: &Transition, record: &Record) {
-    record.transition(backend, endpoint, change);
+    record.metrics().breaker.transitions.inc(change.to.as_str());
+    let until_ms = match change.to {
+        State::Ejected { until_ms } => until_ms,
+        State::In { .. } | State::Probing => 0,
+    };
+    info!(
+        service = %backend.service,
+        port = backend.port,
+        pod = %endpoint.pod,
+        uid = %endpoint.uid,
+        from = change.from.as_str(),
+        to = change.to.as_str(),
+        why = change.why.as_str(),
+        until_ms,
+        "breaker moved an endpoint"
+    );
 }

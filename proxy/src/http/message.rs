@@ -4,7 +4,7 @@
 //! The version that the application speaks is kept from end to end, so every
 //! type here belongs to one `Version` and nothing is ever translated.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -113,7 +113,7 @@ pub(crate) trait Upstream<Request>: Sized {
 
     /// # Errors
     /// Why no connection could be had; nothing was sent.
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint, limits: &Limits) -> Result<Self, Reason>;
+    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, limits: &Limits) -> Result<Self, Reason>;
     /// Whether it served a request before: it may have been closed meanwhile.
     fn is_reused(&self) -> bool;
     /// Sends the head; `last`: no body follows.

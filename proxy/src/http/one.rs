@@ -4,7 +4,7 @@
 //! pieces are gathered and written together when nothing more is ready; large
 //! pieces go through uncopied. An upgraded connection ends in `tunnel`.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -81,8 +81,7 @@ impl request::Request for Request {
     }
 
     fn path(&self) -> &[u8] {
-        let target = self.0.path_and_query();
-        target.split(|byte| *byte == b'?').next().unwrap_or(target)
+        self.0.path()
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -179,7 +178,8 @@ impl message::Answer<Response, Fields> for Answer {
 
     async fn informational(&mut self, head: Response) -> Result<(), Break> {
         if self.asked.takes_informational() {
-            h1::encode_response(&mut self.writer.buffer, &head.head, self.asked, &self.edit());
+            let edit = self.edit();
+            h1::encode_response(&mut self.writer.buffer, &head.head, self.asked, &edit);
             self.writer.flush().await.map_err(|_| Break::Gone)?;
         }
         Ok(())
@@ -191,7 +191,8 @@ impl message::Answer<Response, Fields> for Answer {
         if self.framing == Framing::UntilClose {
             self.persistence = Persistence::Close;
         }
-        h1::encode_response(&mut self.writer.buffer, &head.head, self.asked, &self.edit());
+        let edit = self.edit();
+        h1::encode_response(&mut self.writer.buffer, &head.head, self.asked, &edit);
         if last {
             return self.end(None).await;
         }
@@ -204,7 +205,8 @@ impl message::Answer<Response, Fields> for Answer {
 
     async fn end(&mut self, trailers: Option<Fields>) -> Result<(), Break> {
         if self.framing == Framing::Chunked {
-            h1::encode_last_chunk(&mut self.writer.buffer, trailers.as_ref(), self.mesh_fields());
+            let mesh_fields = self.mesh_fields();
+            h1::encode_last_chunk(&mut self.writer.buffer, trailers.as_ref(), mesh_fields);
         }
         self.writer.flush().await.map_err(|_| Break::Gone)?;
         self.state = State::Complete;
@@ -285,7 +287,7 @@ impl message::Upstream<Request> for Upstream {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint, limits: &Limits) -> Result<Self, Reason> {
+    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, limits: &Limits) -> Result<Self, Reason> {
         let (wire, lease) = pool.http1(backend, endpoint).await?;
         Ok(Self { wire, lease, limits: *limits })
     }
@@ -295,7 +297,8 @@ impl message::Upstream<Request> for Upstream {
     }
 
     async fn send(self, request: &Request, edit: Edit<'_>, _last: bool) -> Result<(Outgoing, Responding), Broken> {
-        let Self { wire::Wire { reader, mut writer }, lease, limits } = self;
+        let Self { wire, lease, limits } = self;
+        let wire::Wire { reader, mut writer } = wire;
         let framing = h1::request_framing(&request.0);
         let mut extra: SmallVec<[(HeaderName, HeaderValue); 1]> = SmallVec::new();
         if edit.mesh && edit.attempt > 1 {

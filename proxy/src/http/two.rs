@@ -8,6 +8,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Poll, ready},
 };
 
@@ -50,7 +51,7 @@ impl message::Version for Two {
 
     async fn tunnel(_: &mut Incoming, _: &mut Outgoing, _: &mut Responding, answer: &mut Answer) -> Result<(), Break> {
         // RFC 9113 §8.6: HTTP/2 has no 101.
-        answer.abort(Some(h2::Reason::PROTOCOL_ERROR));
+        message::Answer::abort(answer, Some(h2::Reason::PROTOCOL_ERROR));
         Err(Break::Gone)
     }
 }
@@ -268,7 +269,7 @@ impl message::Upstream<Request> for Upstream {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Endpoint, _: &Limits) -> Result<Self, Reason> {
+    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, _: &Limits) -> Result<Self, Reason> {
         let (sender, stream) = pool.http2(backend, endpoint).await?;
         Ok(Self { sender, stream })
     }

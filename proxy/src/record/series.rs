@@ -112,7 +112,7 @@ impl Labels {
 }
 
 /// How a request or connection ended, as a label.
-const RESULTS: [&str; 9] = [
+const RESULTS: [&str; 10] = [
     "1xx",
     "2xx",
     "3xx",
@@ -122,6 +122,7 @@ const RESULTS: [&str; 9] = [
     "caller-left",
     "faulted",
     "peer-faulted",
+    "broken-off",
 ];
 
 fn result(outcome: Outcome, status: Option<u16>) -> usize {
@@ -137,6 +138,7 @@ fn result(outcome: Outcome, status: Option<u16>) -> usize {
         Outcome::CallerLeft => 6,
         Outcome::Faulted(_) => 7,
         Outcome::PeerFaulted(_) => 8,
+        Outcome::BrokenOff => 9,
     }
 }
 
@@ -247,7 +249,7 @@ impl Series {
         match outcome {
             Outcome::Faulted(fault) => self.faults.inc(fault.reason as usize),
             Outcome::PeerFaulted(fault) => self.peer_faults.inc(fault.reason as usize),
-            Outcome::Answered | Outcome::Carried | Outcome::CallerLeft => {}
+            Outcome::Answered | Outcome::Carried | Outcome::CallerLeft | Outcome::BrokenOff => {}
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -24,27 +24,10 @@ use crate::{
     },
 };
 
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    /// SO_MARK of our sockets, where packets are told apart by mark.
-    pub(crate) mark: Option<u32>,
-    pub(crate) keep_alive: Duration,
-    pub(crate) user_timeout: Duration,
-}
-
-/// Source of a dial.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Source {
-    /// Whatever the kernel chooses.
-    Any,
-    /// 127.0.0.6 or ::6: inbound proxy to its application.
-    Inbound,
-}
-
 #[derive(Debug)]
 pub(crate) struct Connector {
-    config: Config,
-    source: Source,
+    source: sock::Source,
+    liveness: sock::Liveness,
     pub(crate) certificates: Arc<Store>,
 }
 
@@ -56,24 +39,14 @@ pub(crate) enum Opaque {
 }
 
 impl Connector {
-    pub(crate) fn new(config: Config, source: Source, certificates: Arc<Store>) -> Rc<Self> {
-        Rc::new(Self { config, source, certificates })
+    pub(crate) fn new(source: sock::Source, liveness: sock::Liveness, certificates: Arc<Store>) -> Rc<Self> {
+        Rc::new(Self { source, liveness, certificates })
     }
 
     /// # Errors
     /// `ConnectRefused`, `ConnectTimeout` or `ConnectUnreachable`.
     pub(crate) async fn tcp(&self, address: SocketAddr, limit: Duration) -> Result<TcpStream, Reason> {
-        let options = sock::Dial {
-            mark: self.config.mark,
-            keep_alive: self.config.keep_alive,
-            user_timeout: self.config.user_timeout,
-            source: match (self.source, address.ip()) {
-                (Source::Any, _) => None,
-                (Source::Inbound, IpAddr::V4(_)) => Some(sock::INBOUND_SOURCE_V4.into()),
-                (Source::Inbound, IpAddr::V6(_)) => Some(sock::INBOUND_SOURCE_V6.into()),
-            },
-        };
-        match timeout(limit, sock::dial(address, &options)).await {
+        match timeout(limit, sock::connect(address, self.source, &self.liveness)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(reason(&error)),
             Err(_) => Err(Reason::ConnectTimeout),

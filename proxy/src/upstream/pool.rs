@@ -12,6 +12,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -136,7 +137,7 @@ impl Pool {
     pub(crate) async fn http1(
         self: &Rc<Self>,
         backend: &Backend,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
     ) -> Result<(Wire, Lease), Reason> {
         let key = endpoint.key;
         if let Some(idle) = self.idle(key) {
@@ -181,7 +182,7 @@ impl Pool {
     pub(crate) async fn http2(
         self: &Rc<Self>,
         backend: &Backend,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
     ) -> Result<(SendRequest<Bytes>, Stream), Reason> {
         loop {
             let dialling = {
@@ -240,7 +241,7 @@ impl Pool {
 
     /// Starts a dial that everyone who needs it waits for; it outlives its
     /// first caller.
-    fn dial(self: &Rc<Self>, backend: &Backend, endpoint: &Endpoint) -> Result<Dialling, Reason> {
+    fn dial(self: &Rc<Self>, backend: &Backend, endpoint: &Arc<Endpoint>) -> Result<Dialling, Reason> {
         let place = limit::connection(backend)?;
         let (tell, dialling) = Dialling::new();
         let number = self.next.get();

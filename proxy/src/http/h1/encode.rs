@@ -36,6 +36,8 @@ pub(crate) struct Edit<'a> {
     pub(crate) framing: Framing,
     pub(crate) persistence: Persistence,
     pub(crate) mesh_fields: MeshFields,
+    /// Takes the place of a request's own path; the rest of the target stays.
+    pub(crate) path: Option<&'a [u8]>,
     /// Fields added at the end.
     pub(crate) extra: &'a [(HeaderName, HeaderValue)],
 }
@@ -70,7 +72,24 @@ pub(crate) fn encode_request(out: &mut BytesMut, head: &RequestHead, edit: &Edit
         encoding: edit.framing == Framing::Chunked,
         length: announced(edit.framing),
     };
+    if let Some(path) = edit.path {
+        write_request_line(out, head, path);
+    }
     write_head(out, head.fields(), survey, edit, &hop);
+}
+
+fn write_request_line(out: &mut BytesMut, head: &RequestHead, path: &[u8]) {
+    out.extend_from_slice(head.method().as_bytes());
+    out.put_u8(b' ');
+    out.extend_from_slice(head.before_path());
+    out.extend_from_slice(path);
+    if let Some(query) = head.query() {
+        out.put_u8(b'?');
+        out.extend_from_slice(query);
+    }
+    out.put_u8(b' ');
+    out.extend_from_slice(head.version().as_str().as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes a response's head for the one who asked, its status line as it came.
@@ -191,7 +210,7 @@ fn write_head(out: &mut BytesMut, fields: &Fields, survey: &Survey, edit: &Edit<
         te: hop.trailers,
         upgrade: hop.websocket,
     };
-    fields.write(out, |field| {
+    fields.write(out, edit.path.is_none(), |field| {
         if nominated
             .iter()
             .any(|name| name.eq_ignore_ascii_case(field.name))
@@ -289,7 +308,7 @@ pub(crate) fn encode_last_chunk(
 ) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        trailers.write(out, |field: Field<'_>| match field.class {
+        trailers.write(out, true, |field: Field<'_>| match field.class {
             Name::Mesh if mesh_fields == MeshFields::Strip => Line::Drop,
             _ => Line::Keep,
         });

@@ -111,15 +111,17 @@ impl Fields {
         span.of_block(&self.block)
     }
 
-    /// Writes the start line and the field lines, but not the empty line at
-    /// the end. Lines that stay are copied as they came, in as few pieces as possible.
+    /// Writes the start line if asked, and the field lines, but not the empty
+    /// line at the end. Lines that stay are copied as they came, in as few pieces as possible.
     pub(super) fn write<'a>(
         &self,
         out: &mut BytesMut,
+        start_line: bool,
         mut rewrite: impl FnMut(Field<'_>) -> Line<'a>,
     ) {
         let last = self.block.len().saturating_sub("\r\n".len());
-        let mut run = 0;
+        let first = self.entries.first().map_or(last, |entry| entry.name.start as usize);
+        let mut run = if start_line { 0 } else { first };
         let copy = |out: &mut BytesMut, start: usize, end: usize| {
             out.extend_from_slice(self.block.get(start..end).unwrap_or_default());
         };

@@ -9,6 +9,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -53,13 +54,13 @@ struct State {
 
 /// What to dial; owned, since a dial outlives its caller's snapshot.
 pub(super) struct Target {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     connect: Duration,
 }
 
 impl Target {
-    pub(super) fn new(endpoint: &Endpoint, connect: Duration) -> Self {
-        Self { endpoint: endpoint.clone(), connect }
+    pub(super) fn new(endpoint: &Arc<Endpoint>, connect: Duration) -> Self {
+        Self { endpoint: Arc::clone(endpoint), connect }
     }
 }
 
