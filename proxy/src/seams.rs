@@ -183,6 +183,7 @@ pub mod http1 {
     fn edit(framing: Framing, persistence: Persistence) -> Edit<'static> {
         Edit {
             framing,
+            path: None,
             persistence,
             mesh_fields: MeshFields::Strip,
             extra: &[],

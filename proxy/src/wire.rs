@@ -192,7 +192,7 @@ impl Reader {
         }
     }
 
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }

@@ -1,1 +1,341 @@
-//! x
+//! Reads the requests of one connection and hands each to `exchange`.
+//!
+//! Steps 4 (outbound) and 5 (inbound) of the path. HTTP/1 comes over a socket
+//! or a lane, HTTP/2 over a socket or mesh TLS; a lane is a stream of the
+//! latter. One task per connection: its streams and lanes are futures in it.
+//! Every header section has a size and, once begun, a time.
+
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use h2::{RecvStream, ext::Protocol, server::SendResponse};
+use http::{Method, Response, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    drain::{self, Phase},
+    outcome::{Outcome, Reason},
+    record::{ConnectionRecord, Head},
+    request::Request,
+    wire::{LANE_PROTOCOL, Reader, Wire, Writer},
+};
+
+use super::{
+    answer::{self, ATTEMPT},
+    exchange::{Call, Context, Planner, exchange},
+    h1::{self, Asked, Bad, Limits, Persistence, RequestHead, Scanner, Version},
+    message::{Answer, Incoming},
+    one::{self, One},
+    two::{self, Two},
+};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) limits: Limits,
+    /// From the first byte of a header section to its last.
+    pub(crate) header_timeout: Duration,
+    /// How long a connection may idle between requests; `None`: for ever.
+    pub(crate) keep_alive: Option<Duration>,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub(crate) streams: u32,
+    /// Receive windows, bytes. The connection's holds those of all streams
+    /// that the pool opens, so that slow readers of some never stall the others.
+    pub(crate) stream_window: u32,
+    pub(crate) connection_window: u32,
+    /// Streams that a peer may reset before we read them, and that we may have
+    /// to reset, before the connection ends (CVE-2023-44487).
+    pub(crate) resets: usize,
+}
+
+/// One connection, as its story found it.
+pub(crate) struct Server<P> {
+    pub(crate) cx: Rc<Context>,
+    pub(crate) planner: P,
+    pub(crate) record: ConnectionRecord,
+    pub(crate) config: Rc<Config>,
+    pub(crate) drain: drain::Watch,
+    /// The caller is a peer proxy: its `weft-*` fields count.
+    pub(crate) is_mesh: bool,
+}
+
+// ── HTTP/1 ──────────────────────────────────────────────────────────────────
+
+/// What became of a wait for a request's head.
+enum Next {
+    Head(Box<RequestHead>),
+    /// The caller closed, or idled for too long.
+    Closed,
+    Bad(Reason, &'static str),
+}
+
+impl<P: Planner> Server<P> {
+    /// Serves until either side closes.
+    pub(crate) async fn http1(&self, wire: Wire) {
+        let Wire { mut reader, mut writer } = wire;
+        let mut scanner = Scanner::new();
+        let mut drain = self.drain.clone();
+        loop {
+            let head = tokio::select! {
+                head = self.next_head(&mut reader, &mut scanner) => head,
+                () = drain.reached(Phase::Stopping), if !scanner.has_begun() => Next::Closed,
+            };
+            let head = match head {
+                Next::Head(head) => head,
+                Next::Closed => break,
+                Next::Bad(reason, detail) => {
+                    writer = self.refuse(writer, reason, detail).await;
+                    linger(&mut reader, &mut writer).await;
+                    break;
+                }
+            };
+            let (back, ended) = self.one(*head, reader, writer).await;
+            (reader, writer) = back;
+            match ended {
+                Ended::Again => {}
+                Ended::Close => {
+                    linger(&mut reader, &mut writer).await;
+                    break;
+                }
+                Ended::Reset => {
+                    Wire { reader, writer }.reset();
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn next_head(&self, reader: &mut Reader, scanner: &mut Scanner) -> Next {
+        let mut by = None;
+        loop {
+            match h1::parse_request(&mut reader.buffer, scanner, &self.config.limits) {
+                Ok(Some(head)) => return Next::Head(Box::new(head)),
+                Ok(None) => {}
+                Err(bad) => return Next::Bad(bad.in_request(), bad.detail()),
+            }
+            let filled = if scanner.has_begun() {
+                let by = *by.get_or_insert_with(|| Instant::now() + self.config.header_timeout);
+                match timeout_at(by, reader.fill()).await {
+                    Ok(filled) => filled,
+                    Err(_) => return Next::Bad(Reason::HeaderTimeout, ""),
+                }
+            } else {
+                reader.release();
+                match self.config.keep_alive {
+                    None => reader.fill().await,
+                    Some(limit) => match timeout(limit, reader.fill()).await {
+                        Ok(filled) => filled,
+                        Err(_) => return Next::Closed,
+                    },
+                }
+            };
+            match filled {
+                Ok(0) if scanner.has_begun() => return Next::Bad(Reason::MalformedRequest, Bad::Truncated.detail()),
+                Ok(0) | Err(_) => return Next::Closed,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Answers what never became a request.
+    async fn refuse(&self, writer: Writer, reason: Reason, detail: &'static str) -> Writer {
+        let asked = Asked { version: Version::Http11, head: false, upgrade: false };
+        let mut answer = one::Answer::new(writer, asked, self.is_mesh, Persistence::Close);
+        let mut record = self.record.request(&Head::default());
+        let fault = reason.at(self.cx.side);
+        record.status(reason.http_status());
+        let outcome = match answer.fault(fault, detail).await {
+            Ok(()) => Outcome::Faulted(fault),
+            Err(_) => Outcome::CallerLeft,
+        };
+        record.finish(outcome);
+        answer.writer
+    }
+
+    async fn one(&self, head: RequestHead, reader: Reader, writer: Writer) -> ((Reader, Writer), Ended) {
+        let field = |name: &str| head.fields().get_all(name).next();
+        let attempt = if self.is_mesh { answer::attempt(field(ATTEMPT)) } else { 1 };
+        let record = self.record.request(&Head {
+            method: head.method().as_bytes(),
+            path: head.target(),
+            authority: head.authority().unwrap_or_default(),
+            traceparent: field("traceparent"),
+        });
+        let framing = h1::request_framing(&head);
+        let keeps = head.keeps_alive() && self.drain.phase() == Phase::Serving;
+        let persistence = if keeps { Persistence::KeepAlive } else { Persistence::Close };
+        let mut call = Call::<One> {
+            answer: one::Answer::new(writer, head.asked(), self.is_mesh, persistence),
+            body: one::Incoming::new(reader, framing, &self.config.limits),
+            request: one::Request(head),
+            attempt,
+        };
+        exchange(&self.cx, &self.planner, &mut call, record).await;
+        let Call { body, answer, .. } = call;
+        let ended = if !answer.is_complete() {
+            Ended::Reset
+        } else if answer.persistence == Persistence::KeepAlive && body.is_end() {
+            Ended::Again
+        } else {
+            Ended::Close
+        };
+        ((body.reader, answer.writer), ended)
+    }
+}
+
+/// How a connection goes on after an exchange.
+enum Ended {
+    Again,
+    Close,
+    /// The answer broke off: the caller must see that.
+    Reset,
+}
+
+/// Ends our side and reads what is still on its way, within bounds: closing
+/// with bytes unread would reset the connection, and the caller might lose the
+/// answer (RFC 9112 §9.6).
+async fn linger(reader: &mut Reader, writer: &mut Writer) {
+    if writer.end().await.is_err() {
+        return;
+    }
+    let drain = async {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match reader.fill().await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => left = left.saturating_sub(read),
+            }
+            reader.buffer.clear();
+        }
+    };
+    // Whoever still sends after that is reset.
+    let _ = timeout(LINGER, drain).await;
+}
+
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER: Duration = Duration::from_secs(2);
+
+// ── HTTP/2 ──────────────────────────────────────────────────────────────────
+
+impl<P: Planner> Server<P> {
+    /// Serves until either side closes.
+    pub(crate) async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) {
+        let mut builder = h2::server::Builder::new();
+        let config = &self.config;
+        builder
+            .initial_window_size(config.stream_window)
+            .initial_connection_window_size(config.connection_window)
+            .max_concurrent_streams(config.streams)
+            // Ours answers with the mesh's own 431; h2's limit lies behind it.
+            .max_header_list_size(header_list(&config.limits).saturating_mul(2))
+            .max_pending_accept_reset_streams(config.resets)
+            .max_local_error_reset_streams(Some(config.resets))
+            .max_send_buffer_size(SEND_BUFFER);
+        if self.is_mesh {
+            builder.enable_connect_protocol();
+        }
+        let handshake = timeout(config.header_timeout, builder.handshake::<_, Bytes>(io));
+        let Ok(Ok(mut connection)) = handshake.await else {
+            let fault = Reason::MalformedRequest.at(self.cx.side);
+            self.record.request(&Head::default()).finish(Outcome::Faulted(fault));
+            return;
+        };
+        let mut drain = self.drain.clone();
+        let mut is_draining = false;
+        let mut streams = pin!(FuturesUnordered::new());
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = streams.next(), if !streams.is_empty() => {}
+                next = connection.accept() => match next {
+                    Some(Ok((request, respond))) => streams.push(self.stream(request, respond)),
+                    Some(Err(_)) | None => break,
+                },
+                () = drain.reached(Phase::Draining), if !is_draining => {
+                    is_draining = true;
+                    // Two steps: what was sent before it arrives is still served.
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    async fn stream(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        if request.method() == Method::CONNECT {
+            Box::pin(self.connect(request, respond)).await;
+            return;
+        }
+        let (parts, body) = request.into_parts();
+        let request = two::Request(parts);
+        let field = |name: &str| request.0.headers.get(name).map(|value| value.as_bytes());
+        let attempt = if self.is_mesh { answer::attempt(field(ATTEMPT)) } else { 1 };
+        let record = self.record.request(&Head {
+            method: request.method().as_bytes(),
+            path: request.0.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes(),
+            authority: request.0.uri.authority().map_or("", |authority| authority.as_str()).as_bytes(),
+            traceparent: field("traceparent"),
+        });
+        let answer = two::Answer::new(respond, request.is_grpc(), self.is_mesh);
+        let refused = self.too_large(&request);
+        let mut call = Call::<Two> { body: two::Incoming::new(body), answer, request, attempt };
+        match refused {
+            None => exchange(&self.cx, &self.planner, &mut call, record).await,
+            Some(reason) => self.refuse_stream(reason, call, record).await,
+        }
+    }
+
+    fn too_large(&self, request: &two::Request) -> Option<Reason> {
+        let limits = &self.config.limits;
+        if request.target_bytes() > limits.target_bytes {
+            return Some(Reason::TargetTooLong);
+        }
+        let is_over = request.header_bytes() > header_list(limits) as usize || request.0.headers.len() > limits.fields;
+        is_over.then_some(Reason::HeadersTooLarge)
+    }
+
+    async fn refuse_stream(&self, reason: Reason, mut call: Call<Two>, mut record: crate::record::Record) {
+        let fault = reason.at(self.cx.side);
+        record.status(reason.http_status());
+        let outcome = match call.answer.fault(fault, "").await {
+            Ok(()) => Outcome::Faulted(fault),
+            Err(_) => Outcome::CallerLeft,
+        };
+        record.finish(outcome);
+    }
+
+    /// A lane of a peer proxy; every other CONNECT is refused by name.
+    async fn connect(&self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let protocol = request.extensions().get::<Protocol>();
+        let is_lane = self.is_mesh && protocol.is_some_and(|protocol| protocol.as_str() == LANE_PROTOCOL);
+        if !is_lane {
+            let (parts, body) = request.into_parts();
+            let record = self.record.request(&Head { method: b"CONNECT", ..Head::default() });
+            let call = Call::<Two> {
+                body: two::Incoming::new(body),
+                answer: two::Answer::new(respond, false, self.is_mesh),
+                request: two::Request(parts),
+                attempt: 1,
+            };
+            self.refuse_stream(Reason::ConnectMethod, call, record).await;
+            return;
+        }
+        let mut accepted = Response::new(());
+        *accepted.status_mut() = StatusCode::OK;
+        // It fails only where the peer took the lane back meanwhile.
+        if let Ok(sender) = respond.send_response(accepted, false) {
+            self.http1(Wire::accepted_lane(request.into_body(), sender)).await;
+        }
+    }
+}
+
+/// RFC 9113 §6.5.2 counts 32 bytes for each field beside its text.
+fn header_list(limits: &Limits) -> u32 {
+    let bytes = limits.head_bytes + limits.fields * 32;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Per stream, bytes that wait for the socket.
+const SEND_BUFFER: usize = 256 * 1024;
