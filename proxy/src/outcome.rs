@@ -252,7 +252,7 @@ pub(crate) enum Outcome {
     Carried,
     /// The caller left before the answer was complete.
     CallerLeft,
-    /// The application reset the stream itself (HTTP/2), which was passed on.
+    /// The application reset its connection or stream itself, which was passed on.
     BrokenOff,
     /// The peer proxy refused; its fault came in `weft-fault`.
     PeerFaulted(Fault),

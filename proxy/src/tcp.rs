@@ -19,10 +19,15 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
-use tokio_rustls::{client, server};
+use tokio_rustls::server;
 
 use self::flow::{Broken, Flow};
-use crate::{outcome::Reason, sock};
+use crate::{
+    outcome::{Outcome, Reason, Side},
+    prefixed::Prefixed,
+    sock,
+    tls::connect::MeshStream,
+};
 
 mod flow;
 #[cfg(test)]
@@ -39,15 +44,21 @@ impl Leg for TcpStream {
     }
 }
 
-impl Leg for client::TlsStream<TcpStream> {
+impl Leg for MeshStream {
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        self.tcp()
     }
 }
 
-impl Leg for server::TlsStream<TcpStream> {
+impl<S: Leg> Leg for server::TlsStream<S> {
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.socket()
+    }
+}
+
+impl<S: Leg> Leg for Prefixed<S> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().socket()
     }
 }
 
@@ -79,6 +90,18 @@ pub(crate) enum Ended {
     Idle,
     /// Cut by the signal; both sides were reset.
     Cut(Reason),
+}
+
+impl Ended {
+    pub(crate) const fn outcome(self, side: Side) -> Outcome {
+        match self {
+            Self::Finished => Outcome::Carried,
+            Self::DownstreamReset => Outcome::CallerLeft,
+            Self::UpstreamReset => Outcome::BrokenOff,
+            Self::Idle => Outcome::Faulted(Reason::IdleTimeout.at(side)),
+            Self::Cut(reason) => Outcome::Faulted(reason.at(side)),
+        }
+    }
 }
 
 /// Silence after which buffers are given back. Longer than any pause within a

@@ -203,6 +203,12 @@ async fn a_cut_resets_both_sides_and_says_why() {
 }
 
 /// A mesh connection: the caller's proxy and the called one's.
+impl Leg for client::TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 async fn tls_pair() -> (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>) {
     let key = rcgen::generate_simple_self_signed(vec!["cart.shop".to_owned()]).unwrap();
     let certificate = CertificateDer::from(key.cert.der().to_vec());
