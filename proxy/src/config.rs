@@ -36,6 +36,7 @@ pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
+    pub(crate) service_account: String,
     pub(crate) trust_domain: String,
 }
 
@@ -50,6 +51,8 @@ pub(crate) struct Control {
     pub(crate) ask_timeout: Duration,
     /// A subscription that nothing used for so long ends.
     pub(crate) subscription_idle: Duration,
+    /// Addresses that are kept up to date at once.
+    pub(crate) max_subscriptions: usize,
     /// Share of a certificate's life after which it is renewed.
     pub(crate) renewal_fraction: f64,
 }
@@ -185,6 +188,7 @@ impl Pod {
             namespace: reader.text(&knobs::POD_NAMESPACE),
             name: reader.text(&knobs::POD_NAME),
             uid: reader.text(&knobs::POD_UID),
+            service_account: reader.text(&knobs::SERVICE_ACCOUNT),
             trust_domain: reader.text(&knobs::TRUST_DOMAIN),
         }
     }
@@ -199,6 +203,7 @@ impl Control {
             state_dir: reader.path(&knobs::STATE_DIR),
             ask_timeout: reader.duration(&knobs::ASK_TIMEOUT),
             subscription_idle: reader.duration(&knobs::SUBSCRIPTION_IDLE),
+            max_subscriptions: reader.number(&knobs::MAX_SUBSCRIPTIONS, 1, 1_000_000),
             renewal_fraction: reader.number(&knobs::RENEWAL_FRACTION, 0.1, 0.9),
         }
     }

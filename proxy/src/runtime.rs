@@ -34,6 +34,15 @@ where
         })
 }
 
+/// Runs `story` on this thread, the side runtime's.
+///
+/// # Errors
+/// When the system gives no runtime.
+pub(crate) fn main<Story: Future>(story: Story) -> io::Result<Story::Output> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    Ok(runtime.block_on(story))
+}
+
 /// Tasks of one owner on this thread's runtime; dropping it ends them.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks(JoinSet<()>);

@@ -78,6 +78,22 @@ pub(super) const POD_UID: Knob = Knob {
     why: "A Kubernetes pod has one; the files source makes do without.",
 };
 
+pub(super) const SERVICE_ACCOUNT: Knob = Knob {
+    name: "WEFT_SERVICE_ACCOUNT",
+    kind: Kind::Text,
+    default: Some("default"),
+    help: "Service account of the pod: the identity that its certificate carries",
+    why: "What Kubernetes gives a pod that names none.",
+};
+
+pub(super) const MAX_SUBSCRIPTIONS: Knob = Knob {
+    name: "WEFT_MAX_SUBSCRIPTIONS",
+    kind: Kind::Count,
+    default: Some("10000"),
+    help: "Addresses that are kept up to date at once; the longest unused one goes first",
+    why: "Far above what one pod calls; a scan of the mesh's ranges stays bounded.",
+};
+
 pub(super) const TRUST_DOMAIN: Knob = Knob {
     name: "WEFT_TRUST_DOMAIN",
     kind: Kind::Text,
@@ -307,25 +323,25 @@ pub(super) const KEEP_ALIVE_TIMEOUT: Knob = Knob {
 pub(super) const MAX_STREAMS: Knob = Knob {
     name: "WEFT_MAX_STREAMS",
     kind: Kind::Count,
-    default: Some("1000"),
+    default: Some("256"),
     help: "Most concurrent HTTP/2 streams of one connection",
-    why: "gRPC clients rarely use a second connection; a thousand slow streams cost a few MB.",
+    why: "Go and Java servers allow about as many; a mesh connection that needs more gets a second one.",
 };
 
 pub(super) const STREAM_WINDOW: Knob = Knob {
     name: "WEFT_STREAM_WINDOW",
     kind: Kind::Bytes,
-    default: Some("1048576"),
+    default: Some("262144"),
     help: "HTTP/2 flow-control window of a stream",
-    why: "64 MB/s at 16 ms round trip.",
+    why: "Inside a cluster: 2 Gbit/s at a round trip of 1 ms; and all streams fit the connection's.",
 };
 
 pub(super) const CONNECTION_WINDOW: Knob = Knob {
     name: "WEFT_CONNECTION_WINDOW",
     kind: Kind::Bytes,
-    default: Some("16777216"),
-    help: "HTTP/2 flow-control window of a connection",
-    why: "Room for sixteen full streams: one slow reader never stalls the others.",
+    default: Some("67108864"),
+    help: "HTTP/2 flow-control window of a connection; memory that its slow readers can hold at most",
+    why: "All 256 streams full at once: slow readers of some never stall the others.",
 };
 
 pub(super) const MAX_PENDING_RESETS: Knob = Knob {
@@ -435,6 +451,7 @@ pub(crate) const ALL: &[Knob] = &[
     POD_NAMESPACE,
     POD_NAME,
     POD_UID,
+    SERVICE_ACCOUNT,
     TRUST_DOMAIN,
     CONTROL_ADDRESS,
     TOKEN_FILE,
@@ -442,6 +459,7 @@ pub(crate) const ALL: &[Knob] = &[
     STATE_DIR,
     ASK_TIMEOUT,
     SUBSCRIPTION_IDLE,
+    MAX_SUBSCRIPTIONS,
     RENEWAL_FRACTION,
     OUTBOUND_LISTEN,
     INBOUND_LISTEN,

@@ -42,9 +42,10 @@ pub(crate) struct Config {
     pub(crate) connections_per_endpoint: usize,
     /// Streams of one HTTP/2 connection before another is opened.
     pub(crate) streams_per_connection: u32,
-    /// Receive window of one stream, bytes; the connection's holds them all, so
-    /// that slow readers of some streams never stall the others.
+    /// Receive windows, bytes. The connection's holds those of all streams, so
+    /// that slow readers of some never stall the others.
     pub(crate) stream_window: u32,
+    pub(crate) connection_window: u32,
     /// Header section, bytes.
     pub(crate) header_bytes: u32,
 }

@@ -83,11 +83,10 @@ pub(super) async fn open(
     number: u64,
 ) -> Result<(Multiplexed, Driver), Reason> {
     let mut builder = Builder::new();
-    let window = config.stream_window;
     builder
         .enable_push(false)
-        .initial_window_size(window)
-        .initial_connection_window_size(window.saturating_mul(config.streams_per_connection).min(MAX_WINDOW))
+        .initial_window_size(config.stream_window)
+        .initial_connection_window_size(config.connection_window)
         .max_header_list_size(config.header_bytes)
         .max_concurrent_streams(0)
         .max_send_buffer_size(SEND_BUFFER);
@@ -113,8 +112,6 @@ pub(super) async fn open(
     Ok((Multiplexed { number, streams, sender, state, refusal }, driver))
 }
 
-/// RFC 9113 §6.9.1.
-const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// Per stream, bytes that wait for the socket.
 const SEND_BUFFER: usize = 256 * 1024;
 
