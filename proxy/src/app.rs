@@ -170,7 +170,7 @@ impl Drain {
             Some(socket) => socket,
             None => Config::admin_socket_from_environment()?,
         };
-        admin::command(&socket, "drain").with_context(|| socket.display().to_string())?;
+        admin::drain(&socket).with_context(|| socket.display().to_string())?;
         Ok(())
     }
 }
