@@ -28,7 +28,7 @@ pub(crate) fn start(directories: &[PathBuf], hub: &Hub, end: &watch::Sender<Opti
         let (directory, end) = (directory.clone(), end.clone());
         tasks.push(runtime::spawn(async move {
             let shown = directory.display().to_string();
-            if let Err(error) = files::watch(directory, sender).await {
+            if let Err(error) = files::watch(directory, None, sender).await {
                 end.send_replace(Some(format!("watching {shown}: {error}")));
             }
         }));

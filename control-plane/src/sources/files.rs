@@ -9,6 +9,7 @@
 //! A change is out as soon as it is read. Only a file that is missing is given
 //! a moment to come back (`tree`).
 
+mod memory;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
 use crate::model::{Event, FileProblem};
+use memory::Memory;
 use shelf::Shelf;
 use tree::Tree;
 
@@ -39,23 +41,37 @@ pub(crate) struct Update {
 }
 
 /// Watches until the receiver is gone. A directory that doesn't exist is waited
-/// for, and one that has vanished keeps its last state until it is back.
+/// for, and one that has vanished keeps its last state until it is back. In
+/// `memory`, a directory of this source's own, the last good texts outlive the
+/// process.
 ///
 /// # Errors
 /// When the system refuses to watch.
-pub(crate) async fn watch(directory: PathBuf, updates: mpsc::Sender<Update>) -> io::Result<()> {
+pub(crate) async fn watch(
+    directory: PathBuf,
+    memory: Option<PathBuf>,
+    updates: mpsc::Sender<Update>,
+) -> io::Result<()> {
     let mut stream = Inotify::init()?.into_event_stream(vec![0; BUFFER])?;
     let mut source = Source {
         tree: Tree::new(directory.clone(), stream.watches()),
         shelf: Shelf::default(),
+        memory: Memory::open(memory),
         told: None,
     };
+    for (path, text) in source.memory.recall() {
+        source.shelf.put(&path, &text);
+    }
     loop {
         tokio::select! {
             there = wait_for(&directory, &mut stream) => there?,
             () = updates.closed() => return Ok(()),
         }
         source.tree.rescan(&mut source.shelf);
+        if source.told.is_none() {
+            // What was deleted before the start won't come back by itself.
+            source.tree.give_up(&mut source.shelf);
+        }
         while source.tree.is_there() {
             if let Some(update) = source.update()
                 && updates.send(update).await.is_err()
@@ -78,12 +94,19 @@ const BUFFER: usize = 16 * 1024;
 struct Source {
     tree: Tree,
     shelf: Shelf,
+    memory: Memory,
     told: Option<Vec<FileProblem>>,
 }
 
 impl Source {
     /// What nobody has been told yet.
     fn update(&mut self) -> Option<Update> {
+        for (path, text) in self.shelf.take_good() {
+            match text {
+                Some(text) => self.memory.keep(&path, &text),
+                None => self.memory.forget(&path),
+            }
+        }
         let events = self.shelf.take_events();
         let problems = self.shelf.problems();
         if events.is_empty() && self.told.as_ref() == Some(&problems) {

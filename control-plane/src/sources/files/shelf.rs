@@ -25,6 +25,8 @@ pub(super) struct Shelf {
     claims: BTreeMap<Key, BTreeSet<String>>,
     contested: BTreeSet<Key>,
     events: Vec<Event>,
+    /// Texts without a fault, and files that are gone.
+    good: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,9 @@ impl Shelf {
     pub(super) fn put(&mut self, path: &str, text: &str) {
         let before = self.files.get(path);
         let file = File::read(path, text, before.map(|it| &it.objects));
+        if file.problems.is_empty() {
+            self.good.insert(path.to_owned(), Some(text.to_owned()));
+        }
         self.replace(path, Some(file));
     }
 
@@ -57,6 +62,7 @@ impl Shelf {
 
     /// The file is gone, and what it said with it.
     pub(super) fn remove(&mut self, path: &str) {
+        self.good.insert(path.to_owned(), None);
         self.replace(path, None);
     }
 
@@ -71,6 +77,12 @@ impl Shelf {
     /// Since they were last taken.
     pub(super) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Files that are good as they are, with their text, or gone; since they
+    /// were last taken.
+    pub(super) fn take_good(&mut self) -> BTreeMap<String, Option<String>> {
+        std::mem::take(&mut self.good)
     }
 
     /// All that are wrong now, by file.

@@ -15,7 +15,7 @@ use crate::model::{Key, Kind, Name, Object};
 struct World {
     directory: TempDir,
     updates: mpsc::Receiver<Update>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl World {
@@ -23,15 +23,25 @@ impl World {
     fn with(below: &str, fill: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fill(directory.path());
+        Self::over(directory, below, None)
+    }
+
+    fn over(directory: TempDir, below: &str, memory: Option<PathBuf>) -> Self {
         let (sender, updates) = mpsc::channel(16);
         let root = directory.path().join(below);
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move { watch(root, sender).await.unwrap() });
+        tasks.spawn(async move { watch(root, memory, sender).await.unwrap() });
         Self {
             directory,
             updates,
-            _tasks: tasks,
+            tasks: tasks,
         }
+    }
+
+    /// The control plane starts again.
+    async fn restarted(mut self, below: &str, memory: Option<PathBuf>) -> Self {
+        self.tasks.shutdown().await;
+        Self::over(self.directory, below, memory)
     }
 
     fn path(&self, name: &str) -> PathBuf {

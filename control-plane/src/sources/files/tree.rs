@@ -79,9 +79,8 @@ impl Tree {
     pub(super) fn rescan(&mut self, shelf: &mut Shelf) {
         let root = self.root.clone();
         self.forget_watches(&root);
-        self.scan(&root, &[], shelf);
-        // Files of directories that are gone by now.
         let held: Vec<String> = shelf.paths().map(str::to_owned).collect();
+        self.scan(&root, &[], shelf);
         for file in held {
             self.read(&root.join(&file), shelf);
         }

@@ -305,3 +305,40 @@ async fn a_file_that_cannot_be_read_says_so_and_changes_nothing() {
         "can't be read: it is no UTF-8 text"
     );
 }
+
+#[tokio::test]
+async fn a_restart_remembers_the_last_good_state_of_what_is_broken() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = Some(directory.path().join("memory"));
+    fs::create_dir(directory.path().join("root")).unwrap();
+    let mut world = World::over(directory, "root", memory.clone());
+    world.update().await;
+    world.write("root/a.yaml", &(service("a") + &service("b")));
+    world.update().await;
+    world.write("root/c.yaml", &service("c"));
+    world.update().await;
+    // One object broken, one file unreadable; the other is deleted meanwhile.
+    world.write("root/a.yaml", &(service_on("a", 0) + "kind: ["));
+    assert_eq!(world.update().await.problems.len(), 1);
+    let world = world.restarted("root", memory.clone()).await;
+    fs::remove_file(world.path("root/c.yaml")).unwrap();
+    let mut world = world.restarted("root", memory.clone()).await;
+    let update = world.update().await;
+    let kept: Vec<_> = told(&update)
+        .into_iter()
+        .filter(|it| !it.ends_with("/c"))
+        .collect();
+    assert_eq!(kept, ["+shop/a", "+shop/b"]);
+    assert_eq!(update.problems.len(), 1);
+    // Gone for good once the file is.
+    fs::remove_file(world.path("root/a.yaml")).unwrap();
+    world.update().await;
+    let mut world = world.restarted("root", memory).await;
+    assert_eq!(
+        world.update().await,
+        Update {
+            events: vec![],
+            problems: vec![]
+        }
+    );
+}
