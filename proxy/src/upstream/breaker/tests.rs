@@ -1,5 +1,7 @@
 //! Exactly N, never too many, never the last one, and back by one probe.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
