@@ -7,7 +7,10 @@
 use weft_proto::v1;
 
 use super::{Invalid, port, protocol};
-use crate::discovery::{Access, AccessRule, Workload, WorkloadPort};
+use crate::{
+    discovery::{Access, AccessRule, Workload, WorkloadPort},
+    request::path,
+};
 
 pub(super) fn workload(wire: v1::Workload) -> Result<Workload, Invalid> {
     let mut ports = std::collections::HashMap::with_capacity(wire.ports.len());
@@ -81,7 +84,12 @@ fn rule(wire: v1::AccessRule) -> Result<AccessRule, Invalid> {
         )),
     };
     let prefix = |text: String| match text.strip_prefix('/') {
-        Some(_) => Ok(text.strip_suffix('/').unwrap_or(&text).into()),
+        Some(_) => path::prefix(&text).map_err(|path::Ambiguous| {
+            Invalid::new(
+                "path_prefixes",
+                format_args!("{text:?} has no canonical form"),
+            )
+        }),
         None => Err(Invalid::new(
             "path_prefixes",
             format_args!("{text:?} does not begin with a slash"),
