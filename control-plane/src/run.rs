@@ -12,7 +12,12 @@
 //! links, even when it is root. That is why the proxies need no user of their
 //! own here and are told apart by mark.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::{Args, Subcommand};
 
@@ -69,6 +74,13 @@ pub(crate) enum Stage {
     Companion(inside::Companion),
 }
 
+/// This binary again, as a stage; named in process lists like what was typed.
+fn own_stage(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("weft").args(["stage", name]);
+    command
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -90,6 +102,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When its namespaces or its mesh directory can't be had.
 pub(crate) fn stage(stage: &Stage) -> anyhow::Result<ExitCode> {
+    // Every stage inherits what the launcher blocked to hear by itself.
+    launch::signals().thread_unblock()?;
     match stage {
         Stage::Hold(options) => holder::hold(options),
         Stage::Program(program) => inside::program(program),

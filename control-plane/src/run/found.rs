@@ -10,13 +10,13 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, bail};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Arguments, mesh::Mesh, userns::Maps};
+use super::{Arguments, mesh::Mesh, own_stage, userns::{self, Maps}};
 
 /// The holder's words on its standard output while it starts.
 pub(crate) const UNSHARED: &str = "unshared";
@@ -51,8 +51,8 @@ fn start(mesh: &Mesh, arguments: &Arguments) -> anyhow::Result<()> {
     fs::create_dir_all(mesh.manifests()).with_context(|| mesh.manifests().display().to_string())?;
     let maps = Maps::of_holder()?;
     let log = log_file(&mesh.log("holder"))?;
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["stage", "hold", "--user", &geteuid().to_string(), "--group", &getegid().to_string()]);
+    let mut command = own_stage("hold");
+    command.args(["--user", &geteuid().to_string(), "--group", &getegid().to_string()]);
     command.arg("--mesh").arg(mesh.directory()).arg("--manifests").arg(manifests);
     if let Some(control_plane) = &arguments.control_plane {
         command.args(["--control-plane", control_plane]);
@@ -66,7 +66,7 @@ fn start(mesh: &Mesh, arguments: &Arguments) -> anyhow::Result<()> {
         .context("starting the holder of the mesh")?;
     let mut words = BufReader::new(holder.stdout.take().context("pipe")?);
     expect(&mut words, UNSHARED)?;
-    maps.write(holder.id()).map_err(super::userns::refused)?;
+    maps.write(holder.id()).map_err(userns::refused)?;
     holder.stdin.take().context("pipe")?.write_all(b"\n")?;
     expect(&mut words, READY)
 }

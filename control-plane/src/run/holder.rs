@@ -105,7 +105,7 @@ fn start(options: &Hold) -> anyhow::Result<(Arc<Holder>, UnixListener)> {
     Ok((Arc::new(Holder::new(mesh, options.clone(), switch, program_maps)?), listener))
 }
 
-/// Of a holder that was killed. We hold the lock, or rather our launcher does.
+/// What only means something while a holder lives; under the lock, ours or our launcher's.
 fn clear_remains(mesh: &Mesh) -> io::Result<()> {
     for entry in fs::read_dir(mesh.directory())?.flatten() {
         if entry.path().extension().is_some_and(|it| it == "sock") {
@@ -142,6 +142,7 @@ async fn serve(holder: Arc<Holder>, listener: UnixListener) -> anyhow::Result<()
                     if let Some(control_plane) = control_plane.take() {
                         control_plane.end().await;
                     }
+                    clear_remains(&holder.mesh)?;
                     tracing::info!("mesh ends: it has no pods");
                     return Ok(());
                 }

@@ -25,7 +25,6 @@ use nix::{
 };
 
 use super::{
-    launch,
     protocol::{self, Ask, Tell},
     userns,
 };
@@ -66,8 +65,6 @@ pub(crate) struct Companion {
 }
 
 pub(crate) fn program(stage: &Program) -> anyhow::Result<ExitCode> {
-    // The launcher's own way of hearing them is inherited.
-    launch::signals().thread_unblock()?;
     let mut holder = UnixStream::connect(&stage.holder).context("holder of the mesh")?;
     setns(File::open(&stage.user_namespace)?, CloneFlags::CLONE_NEWUSER).context("user namespace of the mesh")?;
     enter_network(&stage.network_namespace)?;

@@ -12,7 +12,7 @@ use std::{
         fd::AsFd,
         unix::{net::UnixStream, process::ExitStatusExt},
     },
-    process::{Child, Command, ExitCode, ExitStatus},
+    process::{Child, ExitCode, ExitStatus},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ use nix::{
 use super::{
     Arguments, found,
     mesh::Mesh,
+    own_stage,
     protocol::{self, Ask, Join, Place, Tell},
 };
 
@@ -196,8 +197,8 @@ impl Pod {
 }
 
 fn start(arguments: &Arguments, place: &Place) -> anyhow::Result<Child> {
-    let mut stage = Command::new("/proc/self/exe");
-    stage.args(["stage", "program", "--parent", &std::process::id().to_string()]);
+    let mut stage = own_stage("program");
+    stage.args(["--parent", &std::process::id().to_string()]);
     for (name, path) in [
         ("--user-namespace", &place.user_namespace),
         ("--network-namespace", &place.network_namespace),

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{Hold, sibling};
 use crate::{
-    run::{addresses::RANGES, found::log_file, mesh::Mesh},
+    run::{addresses::RANGES, found::log_file, mesh::Mesh, own_stage},
     runtime::{self, Task},
 };
 
@@ -82,8 +82,8 @@ async fn end(mut child: Child) {
 
 fn spawn(mesh: &Mesh, options: &Hold) -> anyhow::Result<Child> {
     let log = log_file(&mesh.log("control-plane"))?;
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["stage", "companion", "--parent", &std::process::id().to_string(), "--"]);
+    let mut command = Command::from(own_stage("companion"));
+    command.args(["--parent", &std::process::id().to_string(), "--"]);
     command.arg(sibling("weft-control-plane")?);
     // The later source's object replaces an earlier one's of the same name.
     for directory in [&options.manifests, &mesh.generated()] {

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::run::found::log_file;
+use crate::run::{found::log_file, own_stage};
 
 /// On every packet of a proxy; any value that the host does not use in a
 /// namespace of ours will do.
@@ -175,8 +175,8 @@ impl Plan {
     /// `weft-proxy ARGUMENTS` in the pod's network; dies with the holder.
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let log = log_file(&self.log)?;
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["stage", "companion", "--parent", &std::process::id().to_string()]);
+        let mut command = Command::from(own_stage("companion"));
+        command.args(["--parent", &std::process::id().to_string()]);
         command.arg("--network-namespace").arg(&self.namespace).arg("--").arg(&self.binary).args(arguments);
         command.envs(&self.knobs).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         Ok(command)
