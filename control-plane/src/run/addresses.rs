@@ -13,12 +13,23 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// Of pods: 10.244.0.0/16 and fd00:10:244::/64.
-const PODS: Pool = Pool { v4: Ipv4Addr::new(10, 244, 0, 0), v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0) };
+const PODS: Pool = Pool {
+    v4: Ipv4Addr::new(10, 244, 0, 0),
+    v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0),
+};
 /// Of services: 10.96.0.0/16 and fd00:10:96::/112.
-const SERVICES: Pool = Pool { v4: Ipv4Addr::new(10, 96, 0, 0), v6: Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0) };
+const SERVICES: Pool = Pool {
+    v4: Ipv4Addr::new(10, 96, 0, 0),
+    v6: Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0),
+};
 
 /// CIDRs of both, for the control plane.
-pub(crate) const RANGES: [&str; 4] = ["10.244.0.0/16", "fd00:10:244::/64", "10.96.0.0/16", "fd00:10:96::/112"];
+pub(crate) const RANGES: [&str; 4] = [
+    "10.244.0.0/16",
+    "fd00:10:244::/64",
+    "10.96.0.0/16",
+    "fd00:10:96::/112",
+];
 
 const V4_PREFIX: u8 = 16;
 const V6_PREFIX: u8 = 64;
@@ -45,7 +56,9 @@ impl Pool {
             IpAddr::V4(it) => u128::from(u32::from(it).checked_sub(u32::from(self.v4))?),
             IpAddr::V6(it) => u128::from(it).checked_sub(u128::from(self.v6))?,
         };
-        u16::try_from(offset).ok().filter(|index| (1..u16::MAX).contains(index))
+        u16::try_from(offset)
+            .ok()
+            .filter(|index| (1..u16::MAX).contains(index))
     }
 }
 
@@ -59,7 +72,11 @@ pub(crate) fn gateways(has_ipv6: bool) -> Vec<(IpAddr, u8)> {
 }
 
 pub(crate) fn gateway(of_ipv6: bool) -> IpAddr {
-    if of_ipv6 { PODS.v6(GATEWAY) } else { PODS.v4(GATEWAY) }
+    if of_ipv6 {
+        PODS.v6(GATEWAY)
+    } else {
+        PODS.v4(GATEWAY)
+    }
 }
 
 pub(crate) fn gateway_mac() -> [u8; 6] {
@@ -90,7 +107,16 @@ impl Addresses {
     }
 
     pub(crate) fn with_prefixes(&self) -> impl Iterator<Item = (IpAddr, u8)> {
-        self.all.iter().map(|address| (*address, if address.is_ipv4() { V4_PREFIX } else { V6_PREFIX }))
+        self.all.iter().map(|address| {
+            (
+                *address,
+                if address.is_ipv4() {
+                    V4_PREFIX
+                } else {
+                    V6_PREFIX
+                },
+            )
+        })
     }
 
     /// Follows from the address, so that a pod that comes back is where its
@@ -137,7 +163,10 @@ impl Book {
                 None => free(&self.pods)?,
             },
         };
-        let others = self.pods.iter().filter(|(other, taken)| **taken == index && *other != name);
+        let others = self
+            .pods
+            .iter()
+            .filter(|(other, taken)| **taken == index && *other != name);
         let others: Vec<String> = others.map(|(other, _)| other.clone()).collect();
         if let Some(other) = others.iter().find(|other| is_live(other)) {
             return Err(Refused::Taken(PODS.v4(index), other.clone()));
@@ -146,14 +175,24 @@ impl Book {
             self.pods.remove(other);
         }
         self.pods.insert(name.to_owned(), index);
-        let all = if has_ipv6 { vec![PODS.v4(index), PODS.v6(index)] } else { vec![PODS.v4(index)] };
+        let all = if has_ipv6 {
+            vec![PODS.v4(index), PODS.v6(index)]
+        } else {
+            vec![PODS.v4(index)]
+        };
         Ok(Addresses { index, all })
     }
 
     /// Cluster IPs of `services`, in their order, for those that name none.
     /// `taken` are the cluster IPs that manifests name.
-    pub(crate) fn service(&mut self, name: &str, has_ipv6: bool, taken: &[IpAddr]) -> Result<Vec<IpAddr>, Refused> {
-        let clash = |index: u16| taken.contains(&SERVICES.v4(index)) || taken.contains(&SERVICES.v6(index));
+    pub(crate) fn service(
+        &mut self,
+        name: &str,
+        has_ipv6: bool,
+        taken: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Refused> {
+        let clash =
+            |index: u16| taken.contains(&SERVICES.v4(index)) || taken.contains(&SERVICES.v6(index));
         let index = match self.services.get(name) {
             Some(index) if !clash(*index) => *index,
             _ => {
@@ -174,7 +213,10 @@ impl Book {
 
 /// The number that all `asks` share.
 fn asked(first: IpAddr, asks: &[IpAddr]) -> Result<u16, Refused> {
-    let index = PODS.index(first).filter(|index| *index > GATEWAY).ok_or(Refused::OutsideRange(first))?;
+    let index = PODS
+        .index(first)
+        .filter(|index| *index > GATEWAY)
+        .ok_or(Refused::OutsideRange(first))?;
     for address in asks {
         match PODS.index(*address) {
             None => return Err(Refused::OutsideRange(*address)),
@@ -187,7 +229,9 @@ fn asked(first: IpAddr, asks: &[IpAddr]) -> Result<u16, Refused> {
 
 fn free(taken: &BTreeMap<String, u16>) -> Result<u16, Refused> {
     let used: Vec<u16> = taken.values().copied().collect();
-    (GATEWAY + 1..u16::MAX).find(|index| !used.contains(index)).ok_or(Refused::Exhausted)
+    (GATEWAY + 1..u16::MAX)
+        .find(|index| !used.contains(index))
+        .ok_or(Refused::Exhausted)
 }
 
 #[cfg(test)]
@@ -206,9 +250,15 @@ mod tests {
     fn a_pod_keeps_its_address_and_another_gets_the_next() {
         let mut book = Book::default();
         let cart = book.pod("shop/cart-0", &[], true, nobody).unwrap();
-        assert_eq!(cart.all(), [address("10.244.0.2"), address("fd00:10:244::2")]);
+        assert_eq!(
+            cart.all(),
+            [address("10.244.0.2"), address("fd00:10:244::2")]
+        );
         let front = book.pod("shop/front-0", &[], true, nobody).unwrap();
-        assert_eq!(front.all(), [address("10.244.0.3"), address("fd00:10:244::3")]);
+        assert_eq!(
+            front.all(),
+            [address("10.244.0.3"), address("fd00:10:244::3")]
+        );
         assert_eq!(book.pod("shop/cart-0", &[], true, nobody).unwrap(), cart);
         let kept: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
         assert_eq!(kept, book);
@@ -221,19 +271,35 @@ mod tests {
         let asks = [address("10.244.0.2")];
         let taken = book.pod("shop/new", &asks, true, |name| name == "shop/old");
         assert_eq!(taken, Err(Refused::Taken(asks[0], "shop/old".to_owned())));
-        assert_eq!(book.pod("shop/new", &asks, false, nobody).unwrap().all(), asks);
+        assert_eq!(
+            book.pod("shop/new", &asks, false, nobody).unwrap().all(),
+            asks
+        );
         assert_eq!(book.pod("shop/old", &[], true, nobody).unwrap().index(), 3);
     }
 
     #[test]
     fn an_address_outside_the_range_or_of_two_numbers_is_refused() {
         let mut book = Book::default();
-        for text in ["10.244.0.0", "10.244.0.1", "10.245.0.1", "192.0.2.1", "fd00:10:244:1::2"] {
+        for text in [
+            "10.244.0.0",
+            "10.244.0.1",
+            "10.245.0.1",
+            "192.0.2.1",
+            "fd00:10:244:1::2",
+        ] {
             let asks = [address(text)];
-            assert_eq!(book.pod("shop/a", &asks, true, nobody), Err(Refused::OutsideRange(asks[0])), "{text}");
+            assert_eq!(
+                book.pod("shop/a", &asks, true, nobody),
+                Err(Refused::OutsideRange(asks[0])),
+                "{text}"
+            );
         }
         let asks = [address("10.244.0.9"), address("fd00:10:244::8")];
-        assert_eq!(book.pod("shop/a", &asks, true, nobody), Err(Refused::Apart(asks[0], asks[1])));
+        assert_eq!(
+            book.pod("shop/a", &asks, true, nobody),
+            Err(Refused::Apart(asks[0], asks[1]))
+        );
     }
 
     #[test]
@@ -244,6 +310,9 @@ mod tests {
         assert_eq!(given, [address("10.96.0.4"), address("fd00:10:96::4")]);
         assert_eq!(book.service("shop/cart", true, &named).unwrap(), given);
         // A manifest that comes later wins.
-        assert_eq!(book.service("shop/cart", false, &given).unwrap(), [address("10.96.0.2")]);
+        assert_eq!(
+            book.service("shop/cart", false, &given).unwrap(),
+            [address("10.96.0.2")]
+        );
     }
 }

@@ -16,7 +16,12 @@ use std::{
 use anyhow::{Context, bail};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Arguments, mesh::Mesh, own_stage, userns::{self, Maps}};
+use super::{
+    Arguments,
+    mesh::Mesh,
+    own_stage,
+    userns::{self, Maps},
+};
 
 /// The holder's words on its standard output while it starts.
 pub(crate) const UNSHARED: &str = "unshared";
@@ -37,7 +42,12 @@ pub(crate) fn connect(mesh: &Mesh, arguments: &Arguments) -> anyhow::Result<Unix
 }
 
 pub(crate) fn open_lock(mesh: &Mesh) -> anyhow::Result<File> {
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(mesh.lock());
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(mesh.lock());
     lock.with_context(|| mesh.lock().display().to_string())
 }
 
@@ -45,15 +55,26 @@ pub(crate) fn open_lock(mesh: &Mesh) -> anyhow::Result<File> {
 /// here, since a process can't do that for itself.
 fn start(mesh: &Mesh, arguments: &Arguments) -> anyhow::Result<()> {
     let manifests = match &arguments.manifests {
-        Some(directory) => directory.canonicalize().with_context(|| format!("--manifests {}", directory.display()))?,
+        Some(directory) => directory
+            .canonicalize()
+            .with_context(|| format!("--manifests {}", directory.display()))?,
         None => mesh.manifests(),
     };
     fs::create_dir_all(mesh.manifests()).with_context(|| mesh.manifests().display().to_string())?;
     let maps = Maps::of_holder()?;
     let log = log_file(&mesh.log("holder"))?;
     let mut command = own_stage("hold");
-    command.args(["--user", &geteuid().to_string(), "--group", &getegid().to_string()]);
-    command.arg("--mesh").arg(mesh.directory()).arg("--manifests").arg(manifests);
+    command.args([
+        "--user",
+        &geteuid().to_string(),
+        "--group",
+        &getegid().to_string(),
+    ]);
+    command
+        .arg("--mesh")
+        .arg(mesh.directory())
+        .arg("--manifests")
+        .arg(manifests);
     if let Some(control_plane) = &arguments.control_plane {
         command.args(["--control-plane", control_plane]);
     }
@@ -66,7 +87,8 @@ fn start(mesh: &Mesh, arguments: &Arguments) -> anyhow::Result<()> {
         .context("starting the holder of the mesh")?;
     let mut words = BufReader::new(holder.stdout.take().context("pipe")?);
     expect(&mut words, UNSHARED)?;
-    maps.write(holder.id()).map_err(userns::refused)?;
+    maps.write(holder.id())
+        .map_err(|error| userns::refused(&error))?;
     holder.stdin.take().context("pipe")?.write_all(b"\n")?;
     expect(&mut words, READY)
 }
@@ -87,6 +109,10 @@ pub(crate) fn log_file(path: &Path) -> anyhow::Result<File> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
     file.with_context(|| path.display().to_string())
 }

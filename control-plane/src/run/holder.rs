@@ -22,7 +22,7 @@ mod watch;
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -67,7 +67,9 @@ pub(crate) struct Hold {
 
 /// The holder's life. What hinders its start goes to the launcher.
 pub(crate) fn hold(options: &Hold) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let started = runtime.block_on(async { start(options) });
     match started {
         Ok((holder, listener)) => {
@@ -90,19 +92,27 @@ fn say(word: &str) -> io::Result<()> {
 }
 
 fn start(options: &Hold) -> anyhow::Result<(Arc<Holder>, UnixListener)> {
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .try_init();
     // Signals of the launcher's terminal are not for us.
     setsid()?;
     userns::leave()?;
     say(UNSHARED)?;
-    io::stdin().read_exact(&mut [0]).context("the launcher ended")?;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| userns::refused(error.into()))?;
+    io::stdin()
+        .read_exact(&mut [0])
+        .context("the launcher ended")?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| userns::refused(&error.into()))?;
     let switch = Switch::new()?;
     let mesh = Mesh::at(&options.mesh);
     clear_remains(&mesh)?;
     let program_maps = Maps::of_program(options.user, options.group)?;
     let listener = UnixListener::bind(mesh.holder_socket()).context("holder's socket")?;
-    Ok((Arc::new(Holder::new(mesh, options.clone(), switch, program_maps)?), listener))
+    Ok((
+        Arc::new(Holder::new(mesh, options.clone(), switch, program_maps)?),
+        listener,
+    ))
 }
 
 /// What only means something while a holder lives; under the lock, ours or our launcher's.
@@ -175,7 +185,8 @@ async fn answer(holder: &Holder, stream: UnixStream) {
                 Some(pid) => holder.program_maps.write(pid),
                 None => Err(io::Error::other("unknown process")),
             };
-            let said = mapped.map_or_else(|error| Tell::Refused(error.to_string()), |()| Tell::Mapped);
+            let said =
+                mapped.map_or_else(|error| Tell::Refused(error.to_string()), |()| Tell::Mapped);
             connection.say(&said).await;
         }
         Some(_) | None => {}
@@ -185,7 +196,7 @@ async fn answer(holder: &Holder, stream: UnixStream) {
 /// A binary of this version: the one beside ours.
 fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let beside = own.parent().unwrap_or(Path::new("/")).join(name);
+    let beside = own.with_file_name(name);
     if beside.is_file() {
         return Ok(beside);
     }

@@ -66,7 +66,11 @@ pub(crate) struct Companion {
 
 pub(crate) fn program(stage: &Program) -> anyhow::Result<ExitCode> {
     let mut holder = UnixStream::connect(&stage.holder).context("holder of the mesh")?;
-    setns(File::open(&stage.user_namespace)?, CloneFlags::CLONE_NEWUSER).context("user namespace of the mesh")?;
+    setns(
+        File::open(&stage.user_namespace)?,
+        CloneFlags::CLONE_NEWUSER,
+    )
+    .context("user namespace of the mesh")?;
     enter_network(&stage.network_namespace)?;
     // Both belong to the mesh's user namespace: the program can't undo them.
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
@@ -98,7 +102,8 @@ fn enter_network(namespace: &Path) -> anyhow::Result<()> {
 /// change its content under running programs.
 fn replace_hosts(hosts: &Path) -> anyhow::Result<()> {
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("private mounts")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("private mounts")?;
     mount(Some(hosts), "/etc/hosts", none, MsFlags::MS_BIND, none)
         .context("names: /etc/hosts can't be replaced in the pod (it must exist)")
 }
@@ -112,10 +117,19 @@ fn become_command(parent: u32, command: &[OsString]) -> anyhow::Result<ExitCode>
     }
     let (program, arguments) = command.split_first().context("no command")?;
     let error = Command::new(program).args(arguments).exec();
-    #[allow(clippy::print_stderr, reason = "a command line answers on its standard error")]
+    #[allow(
+        clippy::print_stderr,
+        reason = "a command line answers on its standard error"
+    )]
     {
         eprintln!("weft: {}: {error}", program.display());
     }
     // As shells do.
-    Ok(ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }))
+    Ok(ExitCode::from(
+        if error.kind() == std::io::ErrorKind::NotFound {
+            127
+        } else {
+            126
+        },
+    ))
 }

@@ -36,11 +36,22 @@ use super::{
 
 /// Passed on to the program. A terminal sends those that it makes to the
 /// program itself; stopping and continuing concern the whole job.
-const PASSED_ON: [Signal; 6] =
-    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+const PASSED_ON: [Signal; 6] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
 
 /// Those that ask a program to stop.
-const STOPS: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+const STOPS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
 
 /// For a program whose mesh is gone, between asking and killing.
 const GRACE_WITHOUT_MESH: Duration = Duration::from_secs(5);
@@ -63,7 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn join(arguments: &Arguments) -> anyhow::Result<Join> {
     let absolute = |path: &Option<std::path::PathBuf>| -> anyhow::Result<_> {
-        path.as_deref().map(|path| std::path::absolute(path).with_context(|| path.display().to_string())).transpose()
+        path.as_deref()
+            .map(|path| std::path::absolute(path).with_context(|| path.display().to_string()))
+            .transpose()
     };
     Ok(Join {
         build: protocol::build(),
@@ -101,10 +114,19 @@ impl Pod {
             let answer = protocol::send(&mut stream, &Ask::Join(join.clone()))
                 .and_then(|()| protocol::receive::<Tell>(&mut answers));
             if let Ok(first) = answer {
-                return Ok(Self { stream, answers, first: Some(first), drains: false });
+                return Ok(Self {
+                    stream,
+                    answers,
+                    first: Some(first),
+                    drains: false,
+                });
             }
         }
-        bail!("the mesh in {} ends again and again; see {}", mesh.directory().display(), mesh.log("holder").display())
+        bail!(
+            "the mesh in {} ends again and again; see {}",
+            mesh.directory().display(),
+            mesh.log("holder").display()
+        )
     }
 
     /// Waits until the pod has its network and its proxy is ready.
@@ -115,13 +137,15 @@ impl Pod {
                 Some(first) => first,
                 None => {
                     let came = wait(signals, Some(&self.answers), None)?;
-                    if let Some(signal) = came.signals.iter().find(|it| STOPS.contains(&it.signal)) {
+                    if let Some(signal) = came.signals.iter().find(|it| STOPS.contains(&it.signal))
+                    {
                         return Ok(Prepared::Interrupted(signal.signal));
                     }
                     if !came.holder {
                         continue;
                     }
-                    protocol::receive(&mut self.answers).context("the holder of the mesh has ended")?
+                    protocol::receive(&mut self.answers)
+                        .context("the holder of the mesh has ended")?
                 }
             };
             match answer {
@@ -207,7 +231,9 @@ fn start(arguments: &Arguments, place: &Place) -> anyhow::Result<Child> {
     ] {
         stage.arg(name).arg(path);
     }
-    stage.args(["--hostname", &place.hostname, "--"]).args(&arguments.command);
+    stage
+        .args(["--hostname", &place.hostname, "--"])
+        .args(&arguments.command);
     stage.spawn().context("starting the program")
 }
 
@@ -234,9 +260,14 @@ struct Received {
 
 impl Received {
     fn new(information: &siginfo) -> Option<Self> {
-        let signal = i32::try_from(information.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())?;
+        let signal = i32::try_from(information.ssi_signo)
+            .ok()
+            .and_then(|number| Signal::try_from(number).ok())?;
         // SI_KERNEL: no process sent it.
-        Some(Self { signal, from_terminal: information.ssi_code == nix::libc::SI_KERNEL })
+        Some(Self {
+            signal,
+            from_terminal: information.ssi_code == nix::libc::SI_KERNEL,
+        })
     }
 }
 
@@ -248,7 +279,10 @@ impl Signals {
     fn new() -> anyhow::Result<Self> {
         let set = signals();
         set.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        Ok(Self(SignalFd::with_flags(
+            &set,
+            SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+        )?))
     }
 
     fn take(&self) -> anyhow::Result<Vec<Received>> {
@@ -268,9 +302,17 @@ struct Came {
     nothing: bool,
 }
 
-fn wait(signals: &Signals, holder: Option<&BufReader<UnixStream>>, patience: Option<Duration>) -> anyhow::Result<Came> {
+fn wait(
+    signals: &Signals,
+    holder: Option<&BufReader<UnixStream>>,
+    patience: Option<Duration>,
+) -> anyhow::Result<Came> {
     if holder.is_some_and(|holder| !holder.buffer().is_empty()) {
-        return Ok(Came { signals: signals.take()?, holder: true, nothing: false });
+        return Ok(Came {
+            signals: signals.take()?,
+            holder: true,
+            nothing: false,
+        });
     }
     let mut sources = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
     sources.extend(holder.map(|holder| PollFd::new(holder.get_ref().as_fd(), PollFlags::POLLIN)));
@@ -284,13 +326,21 @@ fn wait(signals: &Signals, holder: Option<&BufReader<UnixStream>>, patience: Opt
         }
     };
     let holder = sources.get(1).and_then(PollFd::any).unwrap_or_default();
-    Ok(Came { signals: signals.take()?, holder, nothing: ready == 0 })
+    Ok(Came {
+        signals: signals.take()?,
+        holder,
+        nothing: ready == 0,
+    })
 }
 
 fn code(status: ExitStatus) -> ExitCode {
     match (status.code(), status.signal()) {
         (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
-        (None, signal) => ExitCode::from(128 + signal.and_then(|it| u8::try_from(it).ok()).unwrap_or_default()),
+        (None, signal) => ExitCode::from(
+            128 + signal
+                .and_then(|it| u8::try_from(it).ok())
+                .unwrap_or_default(),
+        ),
     }
 }
 
@@ -298,7 +348,10 @@ fn ended_by(signal: Signal) -> ExitCode {
     ExitCode::from(128 + u8::try_from(signal as i32).unwrap_or_default())
 }
 
-#[allow(clippy::print_stderr, reason = "a command line answers on its standard error")]
+#[allow(
+    clippy::print_stderr,
+    reason = "a command line answers on its standard error"
+)]
 fn note(what: &str) {
     eprintln!("weft: {what}");
 }

@@ -29,12 +29,19 @@ impl Mesh {
     /// Makes what is missing. Refuses a directory that others could have prepared.
     pub(crate) fn open(directory: Option<&Path>) -> anyhow::Result<Self> {
         let directory = directory.map_or_else(Self::default_directory, Path::to_path_buf);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory);
         made.with_context(|| format!("mesh directory {}", directory.display()))?;
         let directory = directory.canonicalize()?;
         let metadata = fs::symlink_metadata(&directory)?;
         if metadata.uid() != getuid().as_raw() {
-            bail!("mesh directory {} belongs to another user (uid {})", directory.display(), metadata.uid());
+            bail!(
+                "mesh directory {} belongs to another user (uid {})",
+                directory.display(),
+                metadata.uid()
+            );
         }
         // It holds the keys of every identity in the mesh.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
@@ -49,7 +56,9 @@ impl Mesh {
 
     /// The same, for a process that `open` has prepared it for.
     pub(crate) fn at(directory: &Path) -> Self {
-        Self { directory: directory.to_path_buf() }
+        Self {
+            directory: directory.to_path_buf(),
+        }
     }
 
     pub(crate) fn directory(&self) -> &Path {

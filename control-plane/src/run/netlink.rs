@@ -10,12 +10,15 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
-    link::{InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -32,7 +35,10 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// A bridge without multicast snooping, which would only delay neighbour
@@ -44,7 +50,10 @@ impl Netlink {
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
         ]));
-        self.change(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+        self.change(
+            RouteNetlinkMessage::NewLink(link),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// A pair of ends: `name` with `mac` here, `peer` in the namespace `elsewhere`.
@@ -56,14 +65,18 @@ impl Netlink {
         elsewhere: BorrowedFd<'_>,
     ) -> io::Result<()> {
         let mut far = named(peer);
-        far.attributes.push(LinkAttribute::NetNsFd(elsewhere.as_raw_fd()));
+        far.attributes
+            .push(LinkAttribute::NetNsFd(elsewhere.as_raw_fd()));
         let mut near = named(name);
         near.attributes.push(LinkAttribute::Address(mac.to_vec()));
         near.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
         ]));
-        self.change(RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+        self.change(
+            RouteNetlinkMessage::NewLink(near),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Makes it carry packets, as a port of the bridge `controller` if given.
@@ -71,7 +84,8 @@ impl Netlink {
         let mut link = named(name);
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
-        link.attributes.extend(controller.map(LinkAttribute::Controller));
+        link.attributes
+            .extend(controller.map(LinkAttribute::Controller));
         self.change(RouteNetlinkMessage::NewLink(link), 0)
     }
 
@@ -82,7 +96,9 @@ impl Netlink {
     pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
         match self.ask(RouteNetlinkMessage::GetLink(named(name)), NLM_F_REQUEST)? {
             Some(RouteNetlinkMessage::NewLink(link)) => Ok(link.header.index),
-            _ => Err(io::Error::other("the kernel answered something else than a link")),
+            _ => Err(io::Error::other(
+                "the kernel answered something else than a link",
+            )),
         }
     }
 
@@ -96,9 +112,14 @@ impl Netlink {
         if address.is_ipv4() {
             message.attributes.push(AddressAttribute::Local(address));
         } else {
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.change(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     pub(crate) fn add_default_route(&mut self, link: u32, gateway: IpAddr) -> io::Result<()> {
@@ -108,17 +129,27 @@ impl Netlink {
         message.header.protocol = RouteProtocol::Static;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
+        message
+            .attributes
+            .push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
         message.attributes.push(RouteAttribute::Oif(link));
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.change(
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.ask(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
+        self.ask(message, NLM_F_REQUEST | NLM_F_ACK | flags)
+            .map(drop)
     }
 
     /// Sends and reads until the answer to it: what was asked for, or the acknowledgement.
-    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
+    fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Option<RouteNetlinkMessage>> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
@@ -130,8 +161,10 @@ impl Netlink {
         self.socket.send(&bytes, 0)?;
         loop {
             let (answer, _) = self.socket.recv_from_full()?;
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-                .map_err(|error| io::Error::other(format!("unreadable answer of the kernel: {error}")))?;
+            let answer =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(|error| {
+                    io::Error::other(format!("unreadable answer of the kernel: {error}"))
+                })?;
             if answer.header.sequence_number != self.sequence {
                 continue;
             }

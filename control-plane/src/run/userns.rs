@@ -28,7 +28,11 @@ impl Maps {
         if geteuid().is_root() {
             return Self::every();
         }
-        Ok(Self { users: format!("0 {} 1", geteuid()), groups: format!("0 {} 1", getegid()), deny_setgroups: true })
+        Ok(Self {
+            users: format!("0 {} 1", geteuid()),
+            groups: format!("0 {} 1", getegid()),
+            deny_setgroups: true,
+        })
     }
 
     /// Of the program's namespace below the holder's: as if there were no namespace.
@@ -36,7 +40,11 @@ impl Maps {
         if user == 0 {
             return Self::every();
         }
-        Ok(Self { users: format!("{user} 0 1"), groups: format!("{group} 0 1"), deny_setgroups: false })
+        Ok(Self {
+            users: format!("{user} 0 1"),
+            groups: format!("{group} 0 1"),
+            deny_setgroups: false,
+        })
     }
 
     /// The ids that exist in this process's own namespace, each to itself.
@@ -50,7 +58,11 @@ impl Maps {
             });
             Ok(inside.collect())
         };
-        Ok(Self { users: same("/proc/self/uid_map")?, groups: same("/proc/self/gid_map")?, deny_setgroups: false })
+        Ok(Self {
+            users: same("/proc/self/uid_map")?,
+            groups: same("/proc/self/gid_map")?,
+            deny_setgroups: false,
+        })
     }
 
     /// Gives them to process `pid`, which must be in a new namespace right below ours.
@@ -66,23 +78,42 @@ impl Maps {
 
 /// Moves this process, which must have one thread, to a user namespace of its own.
 pub(crate) fn leave() -> anyhow::Result<()> {
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| refused(error.into()))
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| refused(&error.into()))
 }
 
 /// Says which switch forbids user namespaces, and how to turn it.
-pub(crate) fn refused(error: io::Error) -> anyhow::Error {
-    let read = |path: &str| fs::read_to_string(Path::new("/proc/sys").join(path)).unwrap_or_default().trim().to_owned();
+pub(crate) fn refused(error: &io::Error) -> anyhow::Error {
+    let read = |path: &str| {
+        fs::read_to_string(Path::new("/proc/sys").join(path))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let switches = [
-        ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-        ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-        ("user/max_net_namespaces", "0", "sysctl -w user.max_net_namespaces=15000"),
+        (
+            "kernel/unprivileged_userns_clone",
+            "0",
+            "sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            "user/max_user_namespaces",
+            "0",
+            "sysctl -w user.max_user_namespaces=15000",
+        ),
+        (
+            "user/max_net_namespaces",
+            "0",
+            "sysctl -w user.max_net_namespaces=15000",
+        ),
         (
             "kernel/apparmor_restrict_unprivileged_userns",
             "1",
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         ),
     ];
-    let found = switches.into_iter().find(|(path, off, _)| read(path) == *off);
+    let found = switches
+        .into_iter()
+        .find(|(path, off, _)| read(path) == *off);
     match found {
         Some((path, value, remedy)) => anyhow::anyhow!(
             "user namespaces are switched off ({}={value}): {error}; as root: {remedy}",

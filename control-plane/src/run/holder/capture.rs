@@ -40,17 +40,29 @@ impl Capture {
     /// Records what passes the link `port`. On a thread, since it has to keep
     /// up with bulk traffic beside a holder that has other things to do.
     pub(crate) fn start(port: u32, path: &Path) -> anyhow::Result<Self> {
-        let mut file = File::create(path).with_context(|| format!("--capture {}", path.display()))?;
+        let mut file =
+            File::create(path).with_context(|| format!("--capture {}", path.display()))?;
         file.write_all(&words(&HEADER))?;
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let packets = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).context("--capture")?;
+        let packets = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            flags,
+            SockProtocol::EthAll,
+        )
+        .context("--capture")?;
         let (open, closed) = UnixStream::pair()?;
-        let thread = thread::Builder::new().name("capture".to_owned()).spawn(move || {
-            if let Err(error) = record(port, &packets, &closed, &mut file) {
-                tracing::error!(%error, "capture ends");
-            }
-        })?;
-        Ok(Self { open: Some(open), thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("capture".to_owned())
+            .spawn(move || {
+                if let Err(error) = record(port, &packets, &closed, &mut file) {
+                    tracing::error!(%error, "capture ends");
+                }
+            })?;
+        Ok(Self {
+            open: Some(open),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -67,8 +79,10 @@ impl Drop for Capture {
 fn record(port: u32, packets: &OwnedFd, closed: &UnixStream, file: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; LARGEST];
     loop {
-        let mut sources =
-            [PollFd::new(packets.as_fd(), PollFlags::POLLIN), PollFd::new(closed.as_fd(), PollFlags::POLLIN)];
+        let mut sources = [
+            PollFd::new(packets.as_fd(), PollFlags::POLLIN),
+            PollFd::new(closed.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut sources, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             answer => answer?,

@@ -25,7 +25,10 @@ pub(crate) struct Answers(OwnedWriteHalf);
 impl Connection {
     pub(crate) fn new(stream: UnixStream) -> Self {
         let (read, write) = stream.into_split();
-        Self { asks: Asks(BufReader::new(read).lines()), answers: Answers(write) }
+        Self {
+            asks: Asks(BufReader::new(read).lines()),
+            answers: Answers(write),
+        }
     }
 
     /// Can be dropped at any await. `None` once the launcher has gone.
@@ -45,7 +48,9 @@ impl Connection {
 impl Asks {
     async fn next(&mut self) -> Option<Ask> {
         let line = self.0.next_line().await.ok()??;
-        serde_json::from_str(&line).inspect_err(|error| tracing::error!(%error, "launcher not understood")).ok()
+        serde_json::from_str(&line)
+            .inspect_err(|error| tracing::error!(%error, "launcher not understood"))
+            .ok()
     }
 
     /// Until the launcher has gone, whatever it says before.

@@ -42,7 +42,11 @@ impl ControlPlane {
             keep(&mesh, &options, asked_to_end).await;
             let _ = has_ended.send(());
         });
-        Self { to_end, ended, _task: task }
+        Self {
+            to_end,
+            ended,
+            _task: task,
+        }
     }
 
     /// Ends it in order, then answers.
@@ -87,14 +91,22 @@ fn spawn(mesh: &Mesh, options: &Hold) -> anyhow::Result<Child> {
     command.arg(sibling("weft-control-plane")?);
     // The later source's object replaces an earlier one's of the same name.
     for directory in [&options.manifests, &mesh.generated()] {
-        command.arg("--source").arg(format!("files:{}", directory.display()));
+        command
+            .arg("--source")
+            .arg(format!("files:{}", directory.display()));
     }
     command.arg("--state-dir").arg(mesh.state());
-    command.arg("--listen").arg(format!("unix:{}", mesh.control_socket().display()));
+    command
+        .arg("--listen")
+        .arg(format!("unix:{}", mesh.control_socket().display()));
     command.arg("--status-socket").arg(mesh.status_socket());
     for range in RANGES {
         command.args(["--range", range]);
     }
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true);
     command.spawn().context("weft-control-plane")
 }

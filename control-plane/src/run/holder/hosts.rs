@@ -5,14 +5,7 @@
 //! IP), its pods. Written in place, since the file is mounted over `/etc/hosts`
 //! of running programs.
 
-use std::{
-    fmt::Write as _,
-    fs::OpenOptions,
-    io,
-    net::IpAddr,
-    os::unix::fs::FileExt,
-    path::Path,
-};
+use std::{fmt::Write as _, fs::OpenOptions, io, net::IpAddr, os::unix::fs::FileExt, path::Path};
 
 /// A service and what its names mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +23,21 @@ pub(crate) fn render(pod: &str, own: &[IpAddr], services: &[Named]) -> String {
         let _ = writeln!(text, "{address} {pod_name}");
     }
     for named in services {
-        let (namespace, name) = named.service.split_once('/').unwrap_or(("default", &named.service));
-        let short = if namespace == own_namespace { format!(" {name}") } else { String::new() };
+        let (namespace, name) = named
+            .service
+            .split_once('/')
+            .unwrap_or(("default", &named.service));
+        let short = if namespace == own_namespace {
+            format!(" {name}")
+        } else {
+            String::new()
+        };
         for address in &named.addresses {
             let full = format!("{name}.{namespace}.svc");
-            let _ = writeln!(text, "{address} {full}.cluster.local {full} {name}.{namespace}{short}");
+            let _ = writeln!(
+                text,
+                "{address} {full}.cluster.local {full} {name}.{namespace}{short}"
+            );
         }
     }
     text
@@ -43,7 +46,11 @@ pub(crate) fn render(pod: &str, own: &[IpAddr], services: &[Named]) -> String {
 /// One write, never shorter than what was there: who reads it meanwhile sees
 /// whole lines.
 pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
     let padded = format!("{text}{}", "\n".repeat(length.saturating_sub(text.len())));
     file.write_all_at(padded.as_bytes(), 0)
@@ -56,8 +63,14 @@ mod tests {
     #[test]
     fn short_names_are_those_of_the_pods_own_namespace() {
         let services = [
-            Named { service: "shop/cart".to_owned(), addresses: vec!["10.96.0.2".parse().unwrap()] },
-            Named { service: "pay/bank".to_owned(), addresses: vec!["fd00:10:96::3".parse().unwrap()] },
+            Named {
+                service: "shop/cart".to_owned(),
+                addresses: vec!["10.96.0.2".parse().unwrap()],
+            },
+            Named {
+                service: "pay/bank".to_owned(),
+                addresses: vec!["fd00:10:96::3".parse().unwrap()],
+            },
         ];
         let text = render("shop/front-0", &["10.244.0.5".parse().unwrap()], &services);
         assert_eq!(
@@ -76,6 +89,9 @@ mod tests {
         let path = directory.path().join("hosts");
         write(&path, "1.2.3.4 a\n5.6.7.8 b\n").unwrap();
         write(&path, "1.2.3.4 a\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("1.2.3.4 a\n{}", "\n".repeat(10)));
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            format!("1.2.3.4 a\n{}", "\n".repeat(10))
+        );
     }
 }

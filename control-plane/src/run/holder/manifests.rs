@@ -84,16 +84,23 @@ impl Manifests {
 
     /// The manifest of the pod "namespace/name".
     pub(crate) fn pod(&self, name: &str) -> Option<Template> {
-        self.of_kind("Pod").find(|object| full_name(object).as_deref() == Some(name)).cloned().map(Template)
+        self.of_kind("Pod")
+            .find(|object| full_name(object).as_deref() == Some(name))
+            .cloned()
+            .map(Template)
     }
 
     /// Names of all Pod manifests.
     pub(crate) fn pods(&self) -> impl Iterator<Item = (String, Template)> {
-        self.of_kind("Pod").filter_map(|object| Some((full_name(object)?, Template(object.clone()))))
+        self.of_kind("Pod")
+            .filter_map(|object| Some((full_name(object)?, Template(object.clone()))))
     }
 
     fn of_kind(&self, kind: &'static str) -> impl Iterator<Item = &Value> {
-        self.files.values().flatten().filter(move |object| object.get("kind").and_then(Value::as_str) == Some(kind))
+        self.files
+            .values()
+            .flatten()
+            .filter(move |object| object.get("kind").and_then(Value::as_str) == Some(kind))
     }
 }
 
@@ -104,7 +111,11 @@ impl Service {
         }
         let named = text(object, "/spec/clusterIP");
         let several = object.pointer("/spec/clusterIPs").and_then(Value::as_array);
-        let mut all: Vec<&str> = several.into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut all: Vec<&str> = several
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         if all.is_empty() {
             all.extend(named.filter(|it| !it.is_empty()));
         }
@@ -118,7 +129,11 @@ impl Service {
     }
 
     pub(crate) fn selects(&self, labels: &Labels) -> bool {
-        !self.selector.is_empty() && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        !self.selector.is_empty()
+            && self
+                .selector
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
     }
 
     /// The object with these cluster IPs.
@@ -135,7 +150,11 @@ impl Service {
 impl Template {
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let several = self.0.pointer("/status/podIPs").and_then(Value::as_array);
-        let mut all: Vec<&str> = several.into_iter().flatten().filter_map(|it| text(it, "/ip")).collect();
+        let mut all: Vec<&str> = several
+            .into_iter()
+            .flatten()
+            .filter_map(|it| text(it, "/ip"))
+            .collect();
         if all.is_empty() {
             all.extend(text(&self.0, "/status/podIP"));
         }
@@ -153,13 +172,19 @@ impl Template {
     /// An annotation `weft.dev/<name>`.
     pub(crate) fn annotation(&self, name: &str) -> Option<String> {
         let annotations = self.0.pointer("/metadata/annotations")?;
-        annotations.get(format!("weft.dev/{name}"))?.as_str().map(str::to_owned)
+        annotations
+            .get(format!("weft.dev/{name}"))?
+            .as_str()
+            .map(str::to_owned)
     }
 }
 
 /// The file for a Service whose cluster IPs were allocated.
 pub(crate) fn service_file(service: &Service, addresses: &[IpAddr]) -> (String, Value) {
-    (format!("service.{}.yaml", file_name(&service.name)), service.with_addresses(addresses))
+    (
+        format!("service.{}.yaml", file_name(&service.name)),
+        service.with_addresses(addresses),
+    )
 }
 
 /// The file for a pod that lives.
@@ -168,13 +193,20 @@ pub(crate) fn pod_file(template: Option<&Template>, pod: &PodState<'_>) -> (Stri
     let metadata = entry(&mut object, "metadata");
     metadata.insert("uid".to_owned(), json!(pod.uid));
     let mut labels = pod.labels.clone();
-    labels.insert("weft.dev/inject".to_owned(), if pod.meshed { "enabled" } else { "disabled" }.to_owned());
+    labels.insert(
+        "weft.dev/inject".to_owned(),
+        if pod.meshed { "enabled" } else { "disabled" }.to_owned(),
+    );
     metadata.insert("labels".to_owned(), json!(labels));
     if let Some(time) = pod.deleted {
         metadata.insert("deletionTimestamp".to_owned(), json!(time));
     }
     entry(&mut object, "spec").insert("serviceAccountName".to_owned(), json!(pod.service_account));
-    let addresses: Vec<Value> = pod.addresses.iter().map(|address| json!({ "ip": address.to_string() })).collect();
+    let addresses: Vec<Value> = pod
+        .addresses
+        .iter()
+        .map(|address| json!({ "ip": address.to_string() }))
+        .collect();
     object["status"] = json!({
         "phase": "Running",
         "podIP": pod.addresses.first().map(IpAddr::to_string),
@@ -187,7 +219,8 @@ pub(crate) fn pod_file(template: Option<&Template>, pod: &PodState<'_>) -> (Stri
 /// The file for a Pod manifest that nobody runs: it serves nothing.
 pub(crate) fn absent_pod_file(name: &str, template: &Template) -> (String, Value) {
     let mut object = template.0.clone();
-    object["status"] = json!({ "phase": "Pending", "conditions": [{ "type": "Ready", "status": "False" }] });
+    object["status"] =
+        json!({ "phase": "Pending", "conditions": [{ "type": "Ready", "status": "False" }] });
     (format!("pod.{}.yaml", file_name(name)), object)
 }
 
@@ -203,7 +236,10 @@ pub(crate) fn write_generated(directory: &Path, files: &BTreeMap<String, Value>)
         }
     }
     for path in manifest_files(directory)? {
-        let is_wanted = path.file_name().and_then(|it| it.to_str()).is_some_and(|name| files.contains_key(name));
+        let is_wanted = path
+            .file_name()
+            .and_then(|it| it.to_str())
+            .is_some_and(|name| files.contains_key(name));
         if !is_wanted {
             fs::remove_file(path)?;
         }
@@ -215,7 +251,9 @@ fn manifest_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let is_manifest = path.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
+        let is_manifest = path
+            .extension()
+            .is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
         if is_manifest && path.is_file() {
             all.push(path);
         }
@@ -246,7 +284,10 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
 
 fn labels(object: &Value, pointer: &str) -> Labels {
     let map = object.pointer(pointer).and_then(Value::as_object);
-    let pairs = map.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let pairs = map
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     pairs.collect()
 }
 
@@ -299,10 +340,16 @@ spec: { clusterIP: None }
         assert!(services[1].headless);
         let pod = manifests.pod("shop/cart-0").unwrap();
         assert!(services[0].selects(&pod.labels()));
-        assert!(!services[1].selects(&pod.labels()), "no selector selects nothing");
+        assert!(
+            !services[1].selects(&pod.labels()),
+            "no selector selects nothing"
+        );
         assert_eq!(pod.addresses(), ["10.244.0.9".parse::<IpAddr>().unwrap()]);
         assert_eq!(pod.service_account().as_deref(), Some("cart"));
-        assert_eq!(pod.annotation("exclude-inbound-ports").as_deref(), Some("9000"));
+        assert_eq!(
+            pod.annotation("exclude-inbound-ports").as_deref(),
+            Some("9000")
+        );
         assert!(manifests.pod("shop/cart-1").is_none());
     }
 
@@ -322,9 +369,18 @@ spec: { clusterIP: None }
     fn a_generated_service_is_the_users_with_its_addresses() {
         let (_directory, manifests) = shop(SHOP);
         let service = manifests.services().next().unwrap();
-        let (name, object) = service_file(&service, &["10.96.0.2".parse().unwrap(), "fd00:10:96::2".parse().unwrap()]);
+        let (name, object) = service_file(
+            &service,
+            &[
+                "10.96.0.2".parse().unwrap(),
+                "fd00:10:96::2".parse().unwrap(),
+            ],
+        );
         assert_eq!(name, "service.shop.cart.yaml");
-        assert_eq!(object["spec"]["clusterIPs"], json!(["10.96.0.2", "fd00:10:96::2"]));
+        assert_eq!(
+            object["spec"]["clusterIPs"],
+            json!(["10.96.0.2", "fd00:10:96::2"])
+        );
         assert_eq!(object["spec"]["ports"][0]["targetPort"], json!(8080));
     }
 
@@ -344,13 +400,22 @@ spec: { clusterIP: None }
             deleted: None,
         };
         let (_, object) = pod_file(manifests.pod(pod.name).as_ref(), &pod);
-        assert_eq!(object["metadata"]["labels"]["weft.dev/inject"], json!("enabled"));
-        assert_eq!(object["metadata"]["annotations"]["weft.dev/exclude-inbound-ports"], json!("9000"));
+        assert_eq!(
+            object["metadata"]["labels"]["weft.dev/inject"],
+            json!("enabled")
+        );
+        assert_eq!(
+            object["metadata"]["annotations"]["weft.dev/exclude-inbound-ports"],
+            json!("9000")
+        );
         assert_eq!(object["status"]["conditions"][0]["status"], json!("True"));
         pod.deleted = Some("2026-01-01T00:00:00Z");
         let (name, object) = pod_file(None, &pod);
         assert_eq!(name, "pod.shop.cart-0.yaml");
-        assert_eq!(object["metadata"]["deletionTimestamp"], json!("2026-01-01T00:00:00Z"));
+        assert_eq!(
+            object["metadata"]["deletionTimestamp"],
+            json!("2026-01-01T00:00:00Z")
+        );
         let (_, object) = absent_pod_file("shop/cart-0", &manifests.pod("shop/cart-0").unwrap());
         assert_eq!(object["status"]["conditions"][0]["status"], json!("False"));
         assert_eq!(object["status"].get("podIPs"), None);
@@ -360,12 +425,24 @@ spec: { clusterIP: None }
     fn generated_files_follow_what_is_wanted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("generated");
-        let one = BTreeMap::from([("a.yaml".to_owned(), json!({})), ("b.yaml".to_owned(), json!({}))]);
+        let one = BTreeMap::from([
+            ("a.yaml".to_owned(), json!({})),
+            ("b.yaml".to_owned(), json!({})),
+        ]);
         write_generated(&path, &one).unwrap();
-        let before = fs::metadata(path.join("a.yaml")).unwrap().modified().unwrap();
+        let before = fs::metadata(path.join("a.yaml"))
+            .unwrap()
+            .modified()
+            .unwrap();
         let two = BTreeMap::from([("a.yaml".to_owned(), json!({}))]);
         write_generated(&path, &two).unwrap();
         assert!(!path.join("b.yaml").exists());
-        assert_eq!(fs::metadata(path.join("a.yaml")).unwrap().modified().unwrap(), before);
+        assert_eq!(
+            fs::metadata(path.join("a.yaml"))
+                .unwrap()
+                .modified()
+                .unwrap(),
+            before
+        );
     }
 }

@@ -6,19 +6,15 @@
 //! can be dialled and redirected. Nothing leads out of the mesh. A namespace
 //! lives as long as somebody holds it open; nothing is left on the host.
 
-use std::{
-    fs::File,
-    io,
-    net::IpAddr,
-    os::fd::AsFd,
-    path::Path,
-    thread,
-};
+use std::{fs::File, io, net::IpAddr, os::fd::AsFd, path::Path, thread};
 
 use anyhow::Context;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::run::{addresses::{self, Addresses}, netlink::Netlink};
+use crate::run::{
+    addresses::{self, Addresses},
+    netlink::Netlink,
+};
 
 const BRIDGE: &str = "weft0";
 
@@ -45,7 +41,9 @@ impl Switch {
         let mut netlink = Netlink::open().context("netlink refused")?;
         let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
         netlink.set_up("lo", None)?;
-        netlink.add_bridge(BRIDGE, addresses::gateway_mac()).context("the kernel makes no bridge (module `bridge`)")?;
+        netlink
+            .add_bridge(BRIDGE, addresses::gateway_mac())
+            .context("the kernel makes no bridge (module `bridge`)")?;
         netlink.set_up(BRIDGE, None)?;
         let bridge = netlink.index(BRIDGE)?;
         for (address, prefix) in addresses::gateways(has_ipv6) {
@@ -55,7 +53,12 @@ impl Switch {
         for knob in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             set_kernel_knob(knob, "1");
         }
-        Ok(Self { netlink, namespace: own_namespace()?, bridge, has_ipv6 })
+        Ok(Self {
+            netlink,
+            namespace: own_namespace()?,
+            bridge,
+            has_ipv6,
+        })
     }
 
     pub(crate) fn has_ipv6(&self) -> bool {
@@ -69,7 +72,9 @@ impl Switch {
         let _ = self.netlink.delete_link(&port);
         let namespace = thread::scope(|scope| {
             let there = scope.spawn(|| new_pod(addresses, &port, &self.namespace));
-            there.join().unwrap_or_else(|_| Err(io::Error::other("the thread that plugs died")))
+            there
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that plugs died")))
         })
         .with_context(|| format!("no network for {}", addresses.index()))?;
         self.netlink.set_up(&port, Some(self.bridge))?;

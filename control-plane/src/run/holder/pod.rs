@@ -49,8 +49,15 @@ pub(crate) async fn live(holder: &Holder, join: Join, connection: &mut Connectio
 async fn story(holder: &Holder, join: Join, connection: &mut Connection) -> anyhow::Result<()> {
     check(holder, &join)?;
     holder.admit(&join)?;
-    let network = holder.plug(&join.pod).inspect_err(|_| holder.remove(&join.pod, None))?;
-    let mut pod = Pod { name: join.pod.clone(), network, proxy: None, capture: None };
+    let network = holder
+        .plug(&join.pod)
+        .inspect_err(|_| holder.remove(&join.pod, None))?;
+    let mut pod = Pod {
+        name: join.pod.clone(),
+        network,
+        proxy: None,
+        capture: None,
+    };
     let prepared = prepare(holder, &join, &mut pod, connection).await;
     let (result, grace) = match prepared {
         Ok(()) => (Ok(()), accompany(holder, &mut pod, connection).await),
@@ -66,14 +73,28 @@ fn check(holder: &Holder, join: &Join) -> anyhow::Result<()> {
         bail!("this mesh runs version {}; end its pods first", build());
     }
     let is_name = |part: &str| {
-        !part.is_empty() && part.len() <= 63 && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        !part.is_empty()
+            && part.len() <= 63
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     };
     match join.pod.split_once('/') {
         Some((namespace, name)) if is_name(namespace) && is_name(name) => {}
-        _ => bail!("--pod {}: not NAMESPACE/NAME of lower-case letters, digits and dashes", join.pod),
+        _ => bail!(
+            "--pod {}: not NAMESPACE/NAME of lower-case letters, digits and dashes",
+            join.pod
+        ),
     }
-    if join.manifests.as_ref().is_some_and(|it| it.canonicalize().ok().as_ref() != Some(&holder.options.manifests)) {
-        bail!("--manifests: this mesh already reads {}", holder.options.manifests.display());
+    if join
+        .manifests
+        .as_ref()
+        .is_some_and(|it| it.canonicalize().ok().as_ref() != Some(&holder.options.manifests))
+    {
+        bail!(
+            "--manifests: this mesh already reads {}",
+            holder.options.manifests.display()
+        );
     }
     if join.control_plane.is_some() && join.control_plane != holder.options.control_plane {
         bail!("--control-plane: this mesh already uses another; end its pods first");
@@ -82,7 +103,12 @@ fn check(holder: &Holder, join: &Join) -> anyhow::Result<()> {
 }
 
 /// Ends early when the launcher goes.
-async fn prepare(holder: &Holder, join: &Join, pod: &mut Pod, connection: &mut Connection) -> anyhow::Result<()> {
+async fn prepare(
+    holder: &Holder,
+    join: &Join,
+    pod: &mut Pod,
+    connection: &mut Connection,
+) -> anyhow::Result<()> {
     if let Some(file) = &join.capture {
         pod.capture = Some(holder.capture(&pod.network, file)?);
     }
@@ -91,7 +117,9 @@ async fn prepare(holder: &Holder, join: &Join, pod: &mut Pod, connection: &mut C
         let (asks, answers) = connection.split();
         let start = async {
             let mut proxy = Proxy::start(plan).await?;
-            let ready = proxy.ready(|what| answers.try_say(&Tell::Waiting(what))).await;
+            let ready = proxy
+                .ready(|what| answers.try_say(&Tell::Waiting(what)))
+                .await;
             anyhow::Ok((proxy, ready))
         };
         let (proxy, ready) = tokio::select! {
@@ -167,7 +195,11 @@ fn place(holder: &Holder, pod: &Pod) -> Place {
         user_namespace: PathBuf::from(format!("/proc/{}/ns/user", std::process::id())),
         network_namespace: proxy::path_of(&pod.network.namespace),
         hosts: holder.mesh.pod(&pod.name).join("hosts"),
-        hostname: pod.name.split_once('/').map_or(pod.name.as_str(), |(_, name)| name).to_owned(),
+        hostname: pod
+            .name
+            .split_once('/')
+            .map_or(pod.name.as_str(), |(_, name)| name)
+            .to_owned(),
         holder: holder.mesh.holder_socket(),
     }
 }
@@ -184,14 +216,21 @@ fn plan(holder: &Holder, pod: &Pod) -> anyhow::Result<Plan> {
         Some(address) => address.clone(),
         None => format!("unix:{}", holder.mesh.control_socket().display()),
     };
-    let any = if live.addresses.all().iter().any(std::net::IpAddr::is_ipv6) { "[::]" } else { "0.0.0.0" };
+    let any = if live.addresses.all().iter().any(std::net::IpAddr::is_ipv6) {
+        "[::]"
+    } else {
+        "0.0.0.0"
+    };
     let mut knobs: std::collections::BTreeMap<&'static str, std::ffi::OsString> = [
         ("WEFT_POD_NAMESPACE", namespace.into()),
         ("WEFT_POD_NAME", name.into()),
         ("WEFT_POD_UID", live.uid.into()),
         ("WEFT_CONTROL_ADDRESS", control.into()),
         ("WEFT_TOKEN_FILE", directory.join("token").into()),
-        ("WEFT_TRUST_BUNDLE_FILE", holder.mesh.state().join("root.pem").into()),
+        (
+            "WEFT_TRUST_BUNDLE_FILE",
+            holder.mesh.state().join("root.pem").into(),
+        ),
         ("WEFT_STATE_DIR", state.into()),
         ("WEFT_ADMIN_SOCKET", admin.clone().into()),
         ("WEFT_PROXY_MARK", proxy::MARK.to_string().into()),
@@ -208,7 +247,11 @@ fn plan(holder: &Holder, pod: &Pod) -> anyhow::Result<Plan> {
     Ok(Plan {
         binary: super::sibling("weft-proxy")?,
         namespace: proxy::path_of(&pod.network.namespace),
-        address: *live.addresses.all().first().context("a pod has an address")?,
+        address: *live
+            .addresses
+            .all()
+            .first()
+            .context("a pod has an address")?,
         knobs,
         excluded_inbound: live.excluded_inbound,
         excluded_outbound: live.excluded_outbound,
@@ -219,12 +262,17 @@ fn plan(holder: &Holder, pod: &Pod) -> anyhow::Result<Plan> {
 
 pub(crate) fn make_private(directory: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
 }
 
 /// RFC 3339.
 fn now() -> String {
     let seconds = Wall::System.seconds();
-    let time = i64::try_from(seconds).ok().and_then(|it| k8s_openapi::jiff::Timestamp::from_second(it).ok());
+    let time = i64::try_from(seconds)
+        .ok()
+        .and_then(|it| k8s_openapi::jiff::Timestamp::from_second(it).ok());
     time.unwrap_or_default().to_string()
 }

@@ -21,7 +21,9 @@ pub(crate) async fn kill_all(namespace: &File, spared: Option<u32>) -> io::Resul
     // Each round finds only what was started since the last; a fork bomb loses,
     // since what is killed forks no more.
     for _ in 0..50 {
-        let found: Vec<Pid> = inside(inode)?.filter(|pid| spared.is_none_or(|it| i64::from(it) != i64::from(pid.as_raw()))).collect();
+        let found: Vec<Pid> = inside(inode)?
+            .filter(|pid| spared.is_none_or(|it| i64::from(it) != i64::from(pid.as_raw())))
+            .collect();
         if found.is_empty() {
             return Ok(());
         }

@@ -69,19 +69,32 @@ impl Proxy {
     /// round, so that nothing passes by it.
     pub(crate) async fn start(plan: Plan) -> anyhow::Result<Self> {
         let mut redirect = plan.command(&["redirect", "--proxy-mark", &MARK.to_string()])?;
-        for (option, ports) in
-            [("--exclude-inbound-ports", &plan.excluded_inbound), ("--exclude-outbound-ports", &plan.excluded_outbound)]
-        {
+        for (option, ports) in [
+            ("--exclude-inbound-ports", &plan.excluded_inbound),
+            ("--exclude-outbound-ports", &plan.excluded_outbound),
+        ] {
             if let Some(ports) = ports {
                 redirect.arg(option).arg(ports);
             }
         }
-        let said = redirect.stderr(Stdio::piped()).output().await.context("weft-proxy redirect")?;
+        let said = redirect
+            .stderr(Stdio::piped())
+            .output()
+            .await
+            .context("weft-proxy redirect")?;
         if !said.status.success() {
-            bail!("weft-proxy redirect: {}", String::from_utf8_lossy(&said.stderr).trim());
+            bail!(
+                "weft-proxy redirect: {}",
+                String::from_utf8_lossy(&said.stderr).trim()
+            );
         }
         let child = plan.run()?;
-        Ok(Self { plan, child: Some(child), restart: Instant::now(), pause: FIRST_RESTART })
+        Ok(Self {
+            plan,
+            child: Some(child),
+            restart: Instant::now(),
+            pause: FIRST_RESTART,
+        })
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -93,8 +106,17 @@ impl Proxy {
         let until = Instant::now() + START_LIMIT;
         let mut last = String::new();
         while Instant::now() < until {
-            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                bail!("the proxy ended ({status}) before it was ready: {}", self.last_words());
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .map(Child::try_wait)
+                .transpose()?
+                .flatten()
+            {
+                bail!(
+                    "the proxy ended ({status}) before it was ready: {}",
+                    self.last_words()
+                );
             }
             match health(SocketAddr::new(self.plan.address, HEALTH_PORT)).await {
                 Ok(Health::Ready) => return Ok(()),
@@ -105,7 +127,11 @@ impl Proxy {
             waiting(format!("the proxy waits: {last}"));
             sleep(POLL).await;
         }
-        bail!("the proxy is not ready after {} s ({last}); log: {}", START_LIMIT.as_secs(), self.plan.log.display())
+        bail!(
+            "the proxy is not ready after {} s ({last}); log: {}",
+            START_LIMIT.as_secs(),
+            self.plan.log.display()
+        )
     }
 
     /// Never returns: starts it again whenever it dies. Can be dropped and
@@ -132,10 +158,13 @@ impl Proxy {
 
     /// Its pod was told to stop.
     pub(crate) async fn drain(&self) {
-        let command = self.plan.command(&["drain", "--socket"]).map(|mut command| {
-            command.arg(&self.plan.admin);
-            command
-        });
+        let command = self
+            .plan
+            .command(&["drain", "--socket"])
+            .map(|mut command| {
+                command.arg(&self.plan.admin);
+                command
+            });
         let done = match command {
             Ok(mut command) => command.status().await.map_err(anyhow::Error::from),
             Err(error) => Err(error),
@@ -148,7 +177,9 @@ impl Proxy {
 
     /// The program has ended: lets it finish what is in flight, for `grace`.
     pub(crate) async fn end(&mut self, grace: Duration) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             // It may have just ended.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -177,15 +208,28 @@ impl Plan {
         let log = log_file(&self.log)?;
         let mut command = Command::from(own_stage("companion"));
         command.args(["--parent", &std::process::id().to_string()]);
-        command.arg("--network-namespace").arg(&self.namespace).arg("--").arg(&self.binary).args(arguments);
-        command.envs(&self.knobs).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        command
+            .arg("--network-namespace")
+            .arg(&self.namespace)
+            .arg("--")
+            .arg(&self.binary)
+            .args(arguments);
+        command
+            .envs(&self.knobs)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true);
         Ok(command)
     }
 }
 
 /// A path by which a child can open what we have open.
 pub(crate) fn path_of(file: &impl AsRawFd) -> PathBuf {
-    Path::new("/proc").join(std::process::id().to_string()).join("fd").join(file.as_raw_fd().to_string())
+    Path::new("/proc")
+        .join(std::process::id().to_string())
+        .join("fd")
+        .join(file.as_raw_fd().to_string())
 }
 
 /// A token is as good as a key: readable by its owner alone.
@@ -193,7 +237,11 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write;
     let unfinished = path.with_extension("unfinished");
     let _ = fs::remove_file(&unfinished);
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unfinished)?;
+    let mut file = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     file.write_all(text.as_bytes())?;
     fs::rename(unfinished, path)
 }
@@ -207,15 +255,21 @@ enum Health {
 async fn health(address: SocketAddr) -> io::Result<Health> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /ready HTTP/1.1\r\nHost: weft\r\nConnection: close\r\n\r\n").await?;
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nHost: weft\r\nConnection: close\r\n\r\n")
+            .await?;
         let mut answer = Vec::new();
         stream.take(8 * 1024).read_to_end(&mut answer).await?;
         io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    let answer = timeout(Duration::from_secs(1), ask).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let answer = timeout(Duration::from_secs(1), ask)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if answer.split_whitespace().nth(1) == Some("200") {
         return Ok(Health::Ready);
     }
-    let body = answer.split_once("\r\n\r\n").map_or(answer.as_str(), |(_, body)| body);
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or(answer.as_str(), |(_, body)| body);
     Ok(Health::Waits(body.trim().to_owned()))
 }

@@ -70,15 +70,34 @@ pub(crate) struct Live {
 }
 
 impl Holder {
-    pub(crate) fn new(mesh: Mesh, options: Hold, switch: Switch, program_maps: Maps) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        mesh: Mesh,
+        options: Hold,
+        switch: Switch,
+        program_maps: Maps,
+    ) -> anyhow::Result<Self> {
         let book = match fs::read(mesh.allocations()) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("{}: unreadable; remove it to give addresses anew", mesh.allocations().display()))?,
+            Ok(text) => serde_json::from_slice(&text).with_context(|| {
+                format!(
+                    "{}: unreadable; remove it to give addresses anew",
+                    mesh.allocations().display()
+                )
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Book::default(),
             Err(error) => return Err(error.into()),
         };
-        let state = State { switch, book, manifests: Manifests::default(), pods: BTreeMap::new() };
-        Ok(Self { mesh, options, program_maps, state: Mutex::new(state) })
+        let state = State {
+            switch,
+            book,
+            manifests: Manifests::default(),
+            pods: BTreeMap::new(),
+        };
+        Ok(Self {
+            mesh,
+            options,
+            program_maps,
+            state: Mutex::new(state),
+        })
     }
 
     /// Nothing panics while it holds the lock; if something did, the rest still holds.
@@ -97,21 +116,36 @@ impl Holder {
     /// Makes room for a pod: its name, addresses and directory.
     pub(crate) fn admit(&self, join: &Join) -> anyhow::Result<()> {
         let mut state = self.state();
-        let State { switch, book, manifests, pods } = &mut *state;
+        let State {
+            switch,
+            book,
+            manifests,
+            pods,
+        } = &mut *state;
         if pods.contains_key(&join.pod) {
             bail!("pod {} is running already", join.pod);
         }
         // The watch may be a moment behind.
-        manifests.read(&self.options.manifests).context("manifests")?;
+        manifests
+            .read(&self.options.manifests)
+            .context("manifests")?;
         let template = manifests.pod(&join.pod);
-        let asks = template.as_ref().map(manifests::Template::addresses).unwrap_or_default();
-        let addresses = book.pod(&join.pod, &asks, switch.has_ipv6(), |name| pods.contains_key(name))?;
+        let asks = template
+            .as_ref()
+            .map(manifests::Template::addresses)
+            .unwrap_or_default();
+        let addresses = book.pod(&join.pod, &asks, switch.has_ipv6(), |name| {
+            pods.contains_key(name)
+        })?;
         let labels = match &template {
             _ if !join.labels.is_empty() => join.labels.clone(),
             Some(template) => template.labels(),
             None => Labels::from([("app".to_owned(), app(&join.pod))]),
         };
-        let account = join.service_account.clone().or_else(|| template.as_ref()?.service_account());
+        let account = join
+            .service_account
+            .clone()
+            .or_else(|| template.as_ref()?.service_account());
         let annotation = |name: &str| template.as_ref().and_then(|it| it.annotation(name));
         let live = Live {
             uid: uid(),
@@ -170,7 +204,11 @@ impl Holder {
     pub(crate) fn write_token(&self, name: &str) -> anyhow::Result<()> {
         let live = self.facts(name).context("admitted before")?;
         let (namespace, pod) = name.split_once('/').context("checked before")?;
-        let who = Claimed { pod: Name::new(namespace, pod), uid: live.uid, service_account: live.service_account };
+        let who = Claimed {
+            pod: Name::new(namespace, pod),
+            uid: live.uid,
+            service_account: live.service_account,
+        };
         let token = Key::read(&self.mesh.state())?.mint(&who, TOKEN_LIFETIME, Wall::System)?;
         write_secret(&self.mesh.pod(name).join("token"), &token).context("token")
     }
@@ -190,7 +228,10 @@ impl Holder {
 
     fn try_renew(&self, state: &mut State) -> anyhow::Result<()> {
         let services: Vec<Service> = state.manifests.services().collect();
-        let taken: Vec<IpAddr> = services.iter().flat_map(|it| it.cluster_ips.iter().copied()).collect();
+        let taken: Vec<IpAddr> = services
+            .iter()
+            .flat_map(|it| it.cluster_ips.iter().copied())
+            .collect();
         let mut files = BTreeMap::new();
         let mut named = Vec::new();
         for service in &services {
@@ -199,13 +240,19 @@ impl Holder {
             }
             let addresses = match service.cluster_ips.as_slice() {
                 [] => {
-                    let given = state.book.service(&service.name, state.switch.has_ipv6(), &taken)?;
+                    let given =
+                        state
+                            .book
+                            .service(&service.name, state.switch.has_ipv6(), &taken)?;
                     files.extend([manifests::service_file(service, &given)]);
                     given
                 }
                 named => named.to_vec(),
             };
-            named.push(Named { service: service.name.clone(), addresses });
+            named.push(Named {
+                service: service.name.clone(),
+                addresses,
+            });
         }
         for (name, template) in state.manifests.pods() {
             if !state.pods.contains_key(&name) {
@@ -213,17 +260,30 @@ impl Holder {
             }
         }
         for (name, live) in &state.pods {
-            files.extend([manifests::pod_file(state.manifests.pod(name).as_ref(), &live.told(name))]);
+            files.extend([manifests::pod_file(
+                state.manifests.pod(name).as_ref(),
+                &live.told(name),
+            )]);
         }
-        write_atomically(&self.mesh.allocations(), &serde_json::to_vec_pretty(&state.book)?)?;
+        write_atomically(
+            &self.mesh.allocations(),
+            &serde_json::to_vec_pretty(&state.book)?,
+        )?;
         manifests::write_generated(&self.mesh.generated(), &files)?;
 
         let by_pods: Vec<Named> = services.iter().map(|it| by_pods(it, &state.pods)).collect();
-        let headless = by_pods.iter().zip(&services).filter(|(_, service)| service.headless).map(|(it, _)| it.clone());
+        let headless = by_pods
+            .iter()
+            .zip(&services)
+            .filter(|(_, service)| service.headless)
+            .map(|(it, _)| it.clone());
         named.extend(headless);
         for (name, live) in &state.pods {
             let services = if live.meshed { &named } else { &by_pods };
-            hosts::write(&self.mesh.pod(name).join("hosts"), &hosts::render(name, live.addresses.all(), services))?;
+            hosts::write(
+                &self.mesh.pod(name).join("hosts"),
+                &hosts::render(name, live.addresses.all(), services),
+            )?;
         }
         Ok(())
     }
@@ -246,15 +306,23 @@ impl Live {
 
 /// The pods that serve it, by name.
 fn by_pods(service: &Service, pods: &BTreeMap<String, Live>) -> Named {
-    let namespace = service.name.split_once('/').map_or("", |(namespace, _)| namespace);
+    let namespace = service
+        .name
+        .split_once('/')
+        .map_or("", |(namespace, _)| namespace);
     let serving = pods.iter().filter(|(name, live)| {
         name.split_once('/').is_some_and(|(it, _)| it == namespace)
             && live.ready
             && live.deleted.is_none()
             && service.selects(&live.labels)
     });
-    let addresses = serving.flat_map(|(_, live)| live.addresses.all().iter().copied()).collect();
-    Named { service: service.name.clone(), addresses }
+    let addresses = serving
+        .flat_map(|(_, live)| live.addresses.all().iter().copied())
+        .collect();
+    Named {
+        service: service.name.clone(),
+        addresses,
+    }
 }
 
 /// "shop/cart-0" → "cart": what a workload controller would have been called.

@@ -15,8 +15,12 @@ use crate::runtime::{self, Task};
 pub(crate) fn follow(holder: Arc<Holder>) -> anyhow::Result<Task> {
     let directory = &holder.options.manifests;
     let inotify = Inotify::init()?;
-    let finished = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE;
-    inotify.watches().add(directory, finished).with_context(|| format!("manifests {}", directory.display()))?;
+    let finished =
+        WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE;
+    inotify
+        .watches()
+        .add(directory, finished)
+        .with_context(|| format!("manifests {}", directory.display()))?;
     let mut events = inotify.into_event_stream([0; 4096])?;
     holder.reread();
     Ok(runtime::spawn(async move {
