@@ -23,7 +23,7 @@ use crate::{
     runtime::{self, Task},
     serve::{
         self,
-        accept::{self, Acceptor, Address},
+        accept::{self, Acceptor},
         discovery::Discovery,
         hub::{Hub, State},
         identity::Identity,
@@ -56,8 +56,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// A control plane; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) listen: Address,
-    hub: Hub,
     ended: watch::Receiver<Option<String>>,
     _tasks: Vec<Task>,
 }
@@ -116,7 +114,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     }));
     tasks.extend(lookers(&config, &hub, &metrics, clock).await?);
     tracing::info!(%listen, trust_domain = config.trust_domain, "the control plane serves");
-    Ok(Running { listen, hub, ended, _tasks: tasks })
+    Ok(Running { ended, _tasks: tasks })
 }
 
 /// Hands new roots to the proxies; our own certificate follows by `roots` too.
@@ -216,3 +214,6 @@ fn status_of(path: &str, hub: Hub, clock: Wall) -> Answering {
 
 /// Retried in this time when signing our own certificate did not work.
 const RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ pub(crate) mod issue;
 mod state;
 pub(crate) mod token;
 
-pub(crate) use issue::{Authority, Issued};
+pub(crate) use issue::Authority;
 
 /// What went wrong with the state directory or a request, with its remedy.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 pub(crate) enum Wall {
     #[default]
     System,
+    #[allow(dead_code, reason = "the seam for tests")]
     Fixed {
         at: Duration,
         since: Instant,
@@ -30,6 +31,7 @@ impl Wall {
     }
 
     /// A clock for tests that now shows `at` and follows tokio's clock from there.
+    #[allow(dead_code, reason = "the seam for tests")]
     pub(crate) fn fixed(at: Duration) -> Self {
         Self::Fixed { at, since: Instant::now() }
     }

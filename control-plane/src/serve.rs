@@ -42,7 +42,8 @@ pub(crate) async fn run(
 ) -> Result<(), tonic::transport::Error> {
     let (sender, connections) = mpsc::channel::<io::Result<accept::Connection>>(64);
     let _acceptor = crate::runtime::spawn(acceptor.run(sender));
-    router(identity, discovery).serve_with_incoming(ReceiverStream::new(connections)).await
+    // Boxed: it is large, and there is one.
+    Box::pin(router(identity, discovery).serve_with_incoming(ReceiverStream::new(connections))).await
 }
 
 fn router(identity: identity::Identity, discovery: discovery::Discovery) -> Router {

@@ -79,16 +79,16 @@ impl Overlay {
         if self.layers.is_empty() {
             return events;
         }
-        events.into_iter().filter_map(|event| self.merge_one(at, event)).collect()
+        events.into_iter().filter_map(|event| self.merge_one(at, &event)).collect()
     }
 
-    fn merge_one(&mut self, at: usize, event: Event) -> Option<Event> {
-        let key = match &event {
+    fn merge_one(&mut self, at: usize, event: &Event) -> Option<Event> {
+        let key = match event {
             Event::Apply(object) => object.key(),
             Event::Delete(key) => key.clone(),
         };
         let layer = self.layers.get_mut(at)?;
-        match &event {
+        match event {
             Event::Apply(object) => drop(layer.insert(key.clone(), object.clone())),
             Event::Delete(key) => drop(layer.remove(key)),
         }

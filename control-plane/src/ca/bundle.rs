@@ -113,3 +113,59 @@ fn broken(file: &Path, message: &str) -> Error {
         remedy: "give one or more CA certificates in PEM; the last good bundle stays in force",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn root(is_root: bool) -> rcgen::Certificate {
+        let mut wanted = CertificateParams::default();
+        wanted.is_ca = if is_root { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
+        wanted.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn ours_is_first_and_none_is_there_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let (own, other) = (root(true), root(true));
+        assert_eq!(read(own.der(), &directory.path().join("missing")).unwrap().len(), 1);
+        fs::write(directory.path().join("all.pem"), other.pem() + &own.pem() + &other.pem()).unwrap();
+        fs::write(directory.path().join("README"), "not read").unwrap();
+        let roots = read(own.der(), directory.path()).unwrap();
+        assert_eq!(*roots, [own.der().clone(), other.der().clone()]);
+        assert_eq!(read(own.der(), &directory.path().join("all.pem")).unwrap(), roots);
+    }
+
+    #[test]
+    fn what_is_no_root_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = root(true);
+        for text in [String::new(), "nonsense".to_owned(), root(false).pem()] {
+            fs::write(directory.path().join("a.pem"), text).unwrap();
+            let error = read(own.der(), directory.path()).unwrap_err().to_string();
+            assert!(error.contains("a.pem") && error.contains("last good"), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_is_followed_and_a_broken_one_is_told_and_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (own, other) = (root(true), root(true));
+        let (sender, mut roots) = watch::channel(read(own.der(), directory.path()).unwrap());
+        let (told, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        let report = move |error: Option<String>| told.send(error).unwrap();
+        let follow = follow(own.der().clone(), directory.path().to_owned(), sender, report);
+        let _task = crate::runtime::spawn(follow);
+        fs::write(directory.path().join("a.pem"), other.pem()).unwrap();
+        roots.changed().await.unwrap();
+        assert_eq!(roots.borrow_and_update().len(), 2);
+        fs::write(directory.path().join("a.pem"), "nonsense").unwrap();
+        assert!(reports.recv().await.unwrap().is_some());
+        assert!(!roots.has_changed().unwrap());
+        fs::remove_file(directory.path().join("a.pem")).unwrap();
+        assert_eq!(reports.recv().await.unwrap(), None);
+        assert_eq!(roots.borrow().len(), 1);
+    }
+}

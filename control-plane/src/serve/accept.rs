@@ -77,7 +77,7 @@ impl Listener {
             Self::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?)),
             Self::Unix(listener) => {
                 let address = listener.local_addr()?;
-                Ok(Address::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned()))
+                Ok(Address::Unix(address.as_pathname().unwrap_or_else(|| Path::new("")).to_owned()))
             }
         }
     }

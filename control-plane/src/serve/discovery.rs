@@ -83,7 +83,13 @@ impl StreamingService<WatchRequest> for Watch {
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
         let context = self.0.clone();
-        Box::pin(async move { watch(context, request).await.map(tonic::Response::new) })
+        Box::pin(async move {
+            let metrics = context.metrics.clone();
+            watch(context, request).await.map(tonic::Response::new).inspect_err(|status| {
+                metrics.streams_refused.inc();
+                tracing::warn!(code = ?status.code(), detail = status.message(), "a stream was refused");
+            })
+        })
     }
 }
 

@@ -322,7 +322,7 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         if refresh && let Some(interest) = stream.interests.get_mut(&name) {
             interest.sent = 0;
-            stream.mark(&name, Instant::now());
+            stream.mark(&name, None);
             return Ok(());
         }
         if !matches!(name, ResourceName::Address(_) | ResourceName::Service(_)) {
@@ -358,11 +358,10 @@ impl State {
         let Self { index, roots, trust_domain, shelf, streams, .. } = self;
         let world = World { index, roots, trust_domain };
         let Some(stream) = streams.get_mut(&id) else { return };
-        let now = Instant::now();
         for needed in closure.iter() {
             let entry = shelf.obtain(world, needed, &stream.view);
             entry.subscribers.insert(id);
-            stream.acquire(needed, entry.version, now);
+            stream.acquire(needed, entry.version);
         }
         if let Some(former) = stream.asked.insert(name, closure) {
             self.release(id, &former);
@@ -403,7 +402,7 @@ impl State {
             size += bytes.len();
             batch.parts.push(bytes);
             batch.content.push((name, entry.version));
-            batch.since = Some(batch.since.map_or(since, |it| it.min(since)));
+            batch.since = batch.since.min(since).or(batch.since).or(since);
         }
         batch.more = !stream.pending.is_empty();
         if batch.more {
@@ -486,7 +485,7 @@ impl State {
 fn tell(streams: &mut HashMap<StreamId, Stream>, entry: &Entry, name: &ResourceName, differs: bool, now: Instant) {
     for id in entry.subscribers.iter().filter(|_| differs) {
         if let Some(stream) = streams.get_mut(id) {
-            stream.mark(name, now);
+            stream.mark(name, Some(now));
         }
     }
 }

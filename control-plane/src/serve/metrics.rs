@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) refused: Family<Refused, Counter>,
     pub(crate) streams: Gauge,
+    pub(crate) streams_refused: Counter,
     pub(crate) resources: Gauge,
     pub(crate) pushes: Counter,
     pub(crate) pushed_bytes: Counter,
@@ -97,6 +98,7 @@ impl Metrics {
             connections: Gauge::default(),
             refused: Family::default(),
             streams: Gauge::default(),
+            streams_refused: Counter::default(),
             resources: Gauge::default(),
             pushes: Counter::default(),
             pushed_bytes: Counter::default(),
@@ -114,6 +116,7 @@ impl Metrics {
         control.register("connections", "Open connections", self.connections.clone());
         control.register("connections_refused", "Connections that came to nothing", self.refused.clone());
         control.register("streams", "Proxies that watch", self.streams.clone());
+        control.register("streams_refused", "Streams whose caller was not who it had to be", self.streams_refused.clone());
         control.register("resources", "Resources that some proxy subscribes to", self.resources.clone());
         control.register("pushes", "Responses sent, heartbeats included", self.pushes.clone());
         control.register("pushed_bytes", "Bytes of responses sent", self.pushed_bytes.clone());

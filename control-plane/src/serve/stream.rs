@@ -46,8 +46,8 @@ pub(crate) struct Stream {
     pub(crate) interests: BTreeMap<ResourceName, Interest>,
     /// What the proxy said that it holds and has not subscribed to yet.
     pub(crate) held: HashMap<ResourceName, Version>,
-    /// Changed since it was sent, and since when.
-    pub(crate) pending: BTreeMap<ResourceName, Instant>,
+    /// To be sent, and since when it is another; `None`: it was asked for.
+    pub(crate) pending: BTreeMap<ResourceName, Option<Instant>>,
     pub(crate) removed: BTreeSet<ResourceName>,
     pub(crate) rejects: BTreeMap<ResourceName, Rejected>,
     /// Why the session has to end.
@@ -107,25 +107,24 @@ impl Stream {
         self.wake();
     }
 
-    pub(crate) fn mark(&mut self, name: &ResourceName, now: Instant) {
+    pub(crate) fn mark(&mut self, name: &ResourceName, since: Option<Instant>) {
         if self.interests.contains_key(name) {
-            self.pending.entry(name.clone()).or_insert(now);
+            self.pending.entry(name.clone()).or_insert(since);
             self.wake();
         }
     }
 
-    /// One more of the asked-for names needs it. True when it is new here.
-    pub(crate) fn acquire(&mut self, name: &ResourceName, newest: Version, now: Instant) -> bool {
+    /// One more of the asked-for names needs it.
+    pub(crate) fn acquire(&mut self, name: &ResourceName, newest: Version) {
         let is_new = !self.interests.contains_key(name);
         let held = if is_new { self.held.remove(name).unwrap_or(0) } else { 0 };
         let fresh = Interest { references: 0, sent: held, acknowledged: held };
         let interest = self.interests.entry(name.clone()).or_insert(fresh);
         interest.references += 1;
         if interest.sent != newest {
-            self.mark(name, now);
+            self.mark(name, None);
         }
         self.removed.remove(name);
-        is_new
     }
 
     /// One fewer needs it. True when that was the last.

@@ -10,7 +10,13 @@ use tokio_rustls::rustls;
 use tonic::Code;
 use weft_proto::v1::{self, resource::Body};
 
-use crate::{ca::bundle::Roots, serve::tests::harness::*};
+use crate::{
+    ca::bundle::Roots,
+    serve::{
+        metrics::{Reason, Refused},
+        tests::harness::*,
+    },
+};
 
 #[tokio::test]
 async fn plaintext_and_older_tls_are_refused() {
@@ -24,6 +30,19 @@ async fn plaintext_and_older_tls_are_refused() {
     let old = client(plane.authority.root().clone(), None, &[&rustls::version::TLS12]);
     let error = handshake(plane.address, old).await.unwrap_err();
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_are_closed_and_counted() {
+    let plane = Plane::limited(QUIET, 2).await;
+    let _first = plane.connect(None).await.unwrap();
+    let second = plane.connect(None).await.unwrap();
+    assert!(plane.connect(None).await.is_err());
+    let too_many = Refused { reason: Reason::TooMany };
+    assert_eq!(plane.metrics.refused.get_or_create(&too_many).get(), 1);
+    drop(second);
+    eventually(async || plane.metrics.connections.get() == 1).await;
+    plane.connect(None).await.unwrap();
 }
 
 #[tokio::test]

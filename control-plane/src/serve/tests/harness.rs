@@ -60,7 +60,7 @@ pub(crate) struct Plane {
     pub(crate) authority: Arc<Authority>,
     pub(crate) hub: Hub,
     pub(crate) address: SocketAddr,
-    pub(crate) roots: watch::Sender<Roots>,
+    _roots: watch::Sender<Roots>,
     pub(crate) tls: watch::Sender<Arc<Tls>>,
     pub(crate) metrics: Metrics,
     _tasks: [Task; 2],
@@ -79,6 +79,10 @@ pub(crate) fn authority() -> (TempDir, Arc<Authority>) {
 
 impl Plane {
     pub(crate) async fn start(heartbeat: Duration) -> Self {
+        Self::limited(heartbeat, 100).await
+    }
+
+    pub(crate) async fn limited(heartbeat: Duration, most_connections: usize) -> Self {
         let (state, authority) = authority();
         let metrics = Metrics::new();
         let first: Roots = [authority.root().clone()].into();
@@ -90,7 +94,7 @@ impl Plane {
         let Address::Tcp(address) = listener.address().unwrap() else { panic!() };
         let clock = Wall::System;
         let acceptor =
-            Acceptor { listener, tls: tls_out.clone(), most_connections: 100, clock, metrics: metrics.clone() };
+            Acceptor { listener, tls: tls_out.clone(), most_connections, clock, metrics: metrics.clone() };
         let service = Identity {
             hub: hub.clone(),
             tokens: authority::tokens(authority.clone(), clock),
@@ -102,7 +106,7 @@ impl Plane {
             Discovery(Context { hub: hub.clone(), heartbeat, clock, tls: tls_out, metrics: metrics.clone() });
         let serve = async move { crate::serve::run(acceptor, service, discovery).await.unwrap() };
         let tasks = [runtime::spawn(run_hub), runtime::spawn(serve)];
-        Self { _state: state, authority, hub, address, roots, tls, metrics, _tasks: tasks }
+        Self { _state: state, authority, hub, address, _roots: roots, tls, metrics, _tasks: tasks }
     }
 
     /// With the shop's cart: two pods behind a service.

@@ -1,13 +1,18 @@
 //! What a proxy hears when it watches.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
+use prost::Message as _;
+use tokio::sync::Notify;
 use tonic::Code;
 use weft_proto::v1::{self, Kind, resource::Body, watch_request::Message};
 
 use crate::{
     model::{BackendName, BackendRef, Event, HttpRoute, Key, Kind as ObjectKind, Match, Name, Object, Parent, Rule},
-    serve::tests::harness::*,
+    serve::{resource::ResourceName, stream::Caller, tests::harness::*},
 };
 
 fn split(backends: &[(&str, u32)]) -> Object {
@@ -178,6 +183,51 @@ async fn a_reject_is_reported_with_its_reason_and_the_next_change_goes_out_whole
     // Applying a newer version settles it.
     eventually(async || rejects().await.is_empty()).await;
     assert_eq!(plane.metrics.rejects.get(), 1);
+}
+
+#[tokio::test]
+async fn a_large_answer_comes_in_pieces_with_the_heartbeat_in_the_last() {
+    let plane = Plane::with_shop(QUIET).await;
+    let service_of = |at: u32| service(&format!("s{at}"), &format!("10.2.{}.{}", at / 250, at % 250 + 1));
+    let services = 40;
+    plane.apply((0..services).map(service_of).collect()).await;
+    for at in 0..services {
+        let pods = (0..100).map(|it| pod(&format!("s{at}-{}{it}", "x".repeat(180)), &format!("10.{}.{it}.1", at + 10)));
+        plane.apply(pods.collect()).await;
+    }
+    let caller = Arc::new(Notify::new());
+    let joined = caller.clone();
+    let batches = plane.hub.ask(move |state| {
+        let caller = Caller {
+            pod: Name::new("shop", "cart-0"),
+            uid: String::new(),
+            service_account: "cart".into(),
+            identity: String::new(),
+            version: String::new(),
+            features: Vec::new(),
+        };
+        let id = state.join(caller, &joined, HashMap::new());
+        for at in 0..services {
+            state.ask_for(id, ResourceName::Service(Name::new("shop", &format!("s{at}"))), false).unwrap();
+        }
+        let mut batches = Vec::new();
+        loop {
+            batches.push(state.pull(id, Some(1)));
+            if !batches.last().unwrap().more {
+                return batches;
+            }
+        }
+    });
+    let batches = batches.await.unwrap();
+    assert!(batches.len() > 1, "{}", batches.len());
+    let kinds: Vec<&str> = batches.iter().flat_map(|it| &it.content).map(|(name, _)| name.kind()).collect();
+    assert_eq!(kinds.len(), 3 + 2 * services as usize);
+    assert!(kinds.is_sorted_by_key(|kind| *kind == "service"), "what refers to others comes after them");
+    for (at, batch) in batches.iter().enumerate() {
+        let response = v1::WatchResponse::decode(batch.parts.concat().as_slice()).unwrap();
+        assert_eq!(response.heartbeat.is_some(), at + 1 == batches.len());
+        assert!(response.encoded_len() < 2 * 1024 * 1024);
+    }
 }
 
 #[tokio::test]
