@@ -26,7 +26,7 @@ mod found;
 mod holder;
 mod inside;
 mod launch;
-mod mesh;
+pub(crate) mod mesh;
 mod netlink;
 mod protocol;
 mod userns;

@@ -12,7 +12,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::report::{Proxy, Report};
+use crate::{
+    report::{Proxy, Report},
+    run::mesh::Mesh,
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const LONGEST: usize = 256 * 1024 * 1024;
@@ -39,7 +42,7 @@ enum Output {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let socket = match &arguments.status_socket {
         Some(path) => path.clone(),
-        None => arguments.mesh.clone().unwrap_or_else(default_mesh).join("status.sock"),
+        None => Mesh::at(&arguments.mesh.clone().unwrap_or_else(Mesh::default_directory)).status_socket(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = runtime.block_on(async { timeout(DEADLINE, ask(&socket)).await.context("no answer in time")? })?;
@@ -50,14 +53,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// As `weft run` chooses it.
-fn default_mesh() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(runtime) if runtime.is_dir() => runtime.join("weft"),
-        _ => PathBuf::from(format!("/tmp/weft-{}", nix::unistd::getuid())),
-    }
 }
 
 async fn ask(socket: &std::path::Path) -> anyhow::Result<Bytes> {
