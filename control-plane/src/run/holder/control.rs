@@ -5,15 +5,16 @@
 
 use std::{process::Stdio, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tokio::{
+    net::UnixStream,
     process::{Child, Command},
     sync::oneshot,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Hold, sibling};
@@ -22,6 +23,8 @@ use crate::{
     runtime::{self, Task},
 };
 
+const START_LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(5);
 const FIRST_RESTART: Duration = Duration::from_millis(200);
 const LONGEST_RESTART: Duration = Duration::from_secs(10);
@@ -54,6 +57,20 @@ impl ControlPlane {
         let _ = self.to_end.send(());
         let _ = self.ended.await;
     }
+}
+
+/// Waits until the mesh's own control plane can be reached, and so has made
+/// what proxies trust.
+pub(crate) async fn ready(mesh: &Mesh) -> anyhow::Result<()> {
+    let until = Instant::now() + START_LIMIT;
+    while UnixStream::connect(mesh.control_socket()).await.is_err() {
+        if Instant::now() > until {
+            let log = mesh.log("control-plane");
+            bail!("the control plane does not answer; log: {}", log.display());
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
 }
 
 async fn keep(mesh: &Mesh, options: &Hold, mut asked_to_end: oneshot::Receiver<()>) {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     capture::Capture,
     connection::Connection,
+    control,
     network::PodNetwork,
     processes::kill_all,
     proxy::{self, Plan, Proxy},
@@ -113,9 +114,12 @@ async fn prepare(
         pod.capture = Some(holder.capture(&pod.network, file)?);
     }
     if join.mesh {
-        let plan = plan(holder, pod)?;
         let (asks, answers) = connection.split();
         let start = async {
+            if holder.options.control_plane.is_none() {
+                control::ready(&holder.mesh).await?;
+            }
+            let plan = plan(holder, pod)?;
             let mut proxy = Proxy::start(plan).await?;
             let ready = proxy
                 .ready(|what| answers.try_say(&Tell::Waiting(what)))

@@ -21,6 +21,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -37,6 +38,8 @@ pub(crate) const MARK: u32 = 0x5757;
 const HEALTH_PORT: u16 = 15021;
 /// From the start of the proxy to readiness; a loaded machine needs seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// What is over sooner is not worth a line.
+const QUIET: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 const FIRST_RESTART: Duration = Duration::from_millis(200);
 const LONGEST_RESTART: Duration = Duration::from_secs(10);
@@ -103,7 +106,7 @@ impl Proxy {
 
     /// Waits for readiness; `waiting` hears what for.
     pub(crate) async fn ready(&mut self, mut waiting: impl FnMut(String)) -> anyhow::Result<()> {
-        let until = Instant::now() + START_LIMIT;
+        let (until, tell) = (Instant::now() + START_LIMIT, Instant::now() + QUIET);
         let mut last = String::new();
         while Instant::now() < until {
             if let Some(status) = self
@@ -122,9 +125,11 @@ impl Proxy {
                 Ok(Health::Ready) => return Ok(()),
                 Ok(Health::Waits(what)) => last = what,
                 // Not listening yet.
-                Err(error) => last = error.to_string(),
+                Err(_) => "its start".clone_into(&mut last),
             }
-            waiting(format!("the proxy waits: {last}"));
+            if Instant::now() >= tell {
+                waiting(format!("the proxy waits for: {last}"));
+            }
             sleep(POLL).await;
         }
         bail!(
@@ -268,8 +273,13 @@ async fn health(address: SocketAddr) -> io::Result<Health> {
     if answer.split_whitespace().nth(1) == Some("200") {
         return Ok(Health::Ready);
     }
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map_or(answer.as_str(), |(_, body)| body);
-    Ok(Health::Waits(body.trim().to_owned()))
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let report: Value = serde_json::from_str(body).unwrap_or_default();
+    let missing = report.get("waiting_for").and_then(Value::as_array);
+    let missing: Vec<&str> = missing
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    Ok(Health::Waits(missing.join(", ")))
 }
