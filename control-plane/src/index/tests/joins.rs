@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::{
-    AccessPolicy, AccessRule, AccessTarget, EndpointSlice, Namespace, Protocol, SliceEndpoint,
+    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, HttpRoute, Namespace, Parent,
+    Protocol, Rule, SliceEndpoint,
 };
 
 #[test]
@@ -254,4 +255,64 @@ fn services_that_disagree_on_a_pods_port_declare_nothing() {
     assert_eq!(protocol(&index), Protocol::Http2);
     index.apply(Event::Apply(with("shop/c", "10.96.0.3", Protocol::Opaque)));
     assert_eq!(protocol(&index), Protocol::Detect);
+}
+
+#[test]
+fn an_endpoint_is_called_by_a_family_that_the_service_has() {
+    let dual = Pod {
+        addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
+        ..pod("shop/cart-0", "10.0.0.1", "cart")
+    };
+    let mut index = applied([
+        Object::Pod(dual),
+        Object::Service(service("shop/cart", "fd00:1::1", "cart")),
+    ]);
+    let called = |index: &Index| {
+        let found = endpoints_of(index, &backend("shop/cart", 80)).unwrap();
+        found.values().map(|it| it.address).collect::<Vec<_>>()
+    };
+    assert_eq!(called(&index), [address("[fd00::1]:8080")]);
+    let changes = index.apply(Event::Apply(Object::Service(service(
+        "shop/cart",
+        "10.96.0.1",
+        "cart",
+    ))));
+    assert_eq!(called(&index), [address("10.0.0.1:8080")]);
+    assert!(changes.iter().any(|it| matches!(it, Change::Endpoints { .. })));
+}
+
+#[test]
+fn a_route_says_which_of_its_backends_lead_nowhere() {
+    let route = HttpRoute {
+        name: name("shop/cart"),
+        parents: vec![Parent {
+            service: name("shop/cart"),
+            port: Some(80),
+        }],
+        rules: vec![Rule {
+            backends: vec![BackendRef {
+                backend: backend("shop/next", 80),
+                weight: 1,
+                invalid: String::new(),
+            }],
+            ..Rule::default()
+        }],
+        ..HttpRoute::default()
+    };
+    let mut index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::HttpRoute(route),
+    ]);
+    let invalid = |index: &Index| {
+        let service = index.service(&name("shop/cart")).unwrap();
+        service.ports[0].routes[0].rules[0].backends[0].invalid.clone()
+    };
+    assert_eq!(invalid(&index), "there is no Service shop/next");
+    let next = Object::Service(service("shop/next", "10.96.0.2", "next"));
+    let changes = index.apply(Event::Apply(next));
+    assert_eq!(invalid(&index), "");
+    assert!(changes.contains(&Change::Service(name("shop/cart"))));
+    let route = key(Kind::HttpRoute, "shop/cart");
+    assert!(changes.contains(&Change::Problems(route.clone())));
+    assert_eq!(index.problems_of(&route), []);
 }

@@ -34,7 +34,7 @@ impl World {
         Self {
             directory,
             updates,
-            tasks: tasks,
+            tasks,
         }
     }
 
