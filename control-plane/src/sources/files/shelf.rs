@@ -24,6 +24,8 @@ pub(super) struct Shelf {
     /// Files that have this object.
     claims: BTreeMap<Key, BTreeSet<String>>,
     contested: BTreeSet<Key>,
+    /// Files with problems of their own.
+    faulty: BTreeSet<String>,
     events: Vec<Event>,
     /// Texts without a fault, and files that are gone.
     good: BTreeMap<String, Option<String>>,
@@ -58,6 +60,7 @@ impl Shelf {
         let refusal = Refusal::new("", message, remedy);
         let file = self.files.entry(path.to_owned()).or_default();
         file.problems = vec![problem(path, None, 0, None, refusal)];
+        self.faulty.insert(path.to_owned());
     }
 
     /// The file is gone, and what it said with it.
@@ -87,11 +90,8 @@ impl Shelf {
 
     /// All that are wrong now, by file.
     pub(super) fn problems(&self) -> Vec<FileProblem> {
-        let mut problems: Vec<_> = self
-            .files
-            .values()
-            .flat_map(|it| it.problems.clone())
-            .collect();
+        let faulty = self.faulty.iter().filter_map(|it| self.files.get(it));
+        let mut problems: Vec<_> = faulty.flat_map(|it| it.problems.clone()).collect();
         for key in &self.contested {
             let mut claims = self.claims.get(key).into_iter().flatten();
             let Some(owner) = claims.next() else { continue };
@@ -142,6 +142,10 @@ impl Shelf {
                 _ => self.contested.insert(key.clone()),
             };
         }
+        match file.as_ref().is_some_and(|it| !it.problems.is_empty()) {
+            true => self.faulty.insert(path.to_owned()),
+            false => self.faulty.remove(path),
+        };
         match file {
             Some(file) => self.files.insert(path.to_owned(), file),
             None => self.files.remove(path),

@@ -48,6 +48,16 @@ struct Directory {
     watches: Vec<WatchDescriptor>,
 }
 
+/// What an event asks for.
+enum Concern {
+    Nothing,
+    /// Somebody has finished this file.
+    Finished(PathBuf),
+    Missing(String),
+    /// To be listed.
+    Directory,
+}
+
 /// Device and inode.
 type Identity = (u64, u64);
 
@@ -119,19 +129,20 @@ impl Tree {
             let ended = event
                 .mask
                 .intersects(EventMask::IGNORED | EventMask::UNMOUNT);
+            let mut missing = Vec::new();
             for directory in self.watched.get(&event.wd).into_iter().flatten() {
-                let path = event.name.as_ref().map(|name| directory.join(name));
-                match path {
-                    Some(path) if self.is_finished(event, &path) => files.insert(path),
-                    Some(_) if event.mask == EventMask::CREATE && !is_link(event, directory) => {
-                        false
+                match self.concerns(event, directory, shelf) {
+                    Concern::Nothing => {}
+                    Concern::Finished(path) => {
+                        files.insert(path);
                     }
-                    Some(path) if event.mask.contains(EventMask::ATTRIB) => {
-                        self.unread.contains(&path) && files.insert(path)
+                    Concern::Missing(file) => missing.push(file),
+                    Concern::Directory => {
+                        directories.insert(directory.clone());
                     }
-                    _ => directories.insert(directory.clone()),
-                };
+                }
             }
+            missing.into_iter().for_each(|file| self.miss(file));
             if let Some(name) = &event.name
                 && event
                     .mask
@@ -157,20 +168,44 @@ impl Tree {
         }
     }
 
-    /// Written to its end, or put in place whole: by a rename or as a hard link.
-    fn is_finished(&self, event: &EventOwned, path: &Path) -> bool {
-        let written = event.mask.contains(EventMask::CLOSE_WRITE);
-        let moved = event.mask.contains(EventMask::MOVED_TO);
-        let created = event.mask == EventMask::CREATE;
-        if !is_manifest(path) || !(written || moved || created) {
-            return false;
+    fn concerns(&self, event: &EventOwned, directory: &Path, shelf: &Shelf) -> Concern {
+        let held = self.directories.get(directory);
+        // What happens where a link leads names an entry there, not here.
+        let is_here = held.is_some_and(|it| it.watches.first() == Some(&event.wd));
+        let Some(path) = event.name.as_ref().map(|name| directory.join(name)) else {
+            return Concern::Directory;
+        };
+        if !is_here || event.mask.contains(EventMask::ISDIR) {
+            return Concern::Directory;
         }
-        // What happens behind a link's target names the target, not the link.
-        let in_tree = path
-            .parent()
-            .is_some_and(|it| self.directories.contains_key(it));
-        let metadata = fs::symlink_metadata(path);
-        in_tree && metadata.is_ok_and(|it| it.is_file() && (written || moved || it.nlink() > 1))
+        if event
+            .mask
+            .intersects(EventMask::DELETE | EventMask::MOVED_FROM)
+        {
+            let file = self.name_of(&path);
+            return match (self.directories.contains_key(&path), shelf.has(&file)) {
+                (true, _) => Concern::Directory,
+                (false, true) => Concern::Missing(file),
+                (false, false) => Concern::Nothing,
+            };
+        }
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            return Concern::Nothing;
+        };
+        if !metadata.is_file() {
+            // A link, which others may lead through; or what only seems an entry.
+            return Concern::Directory;
+        }
+        // Written to its end, or put in place whole: by a rename, as a hard link.
+        let is_finished = event
+            .mask
+            .intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO)
+            || (event.mask == EventMask::CREATE && metadata.nlink() > 1)
+            || (event.mask == EventMask::ATTRIB && self.unread.contains(&path));
+        match is_finished && is_manifest(&path) {
+            true => Concern::Finished(path),
+            false => Concern::Nothing,
+        }
     }
 
     /// Links whose file is called so, in directories that this watch is for.
@@ -420,10 +455,4 @@ fn is_manifest(path: &Path) -> bool {
 /// Also where no problem could name it.
 fn is_hidden(name: &OsStr) -> bool {
     name.to_str().is_none_or(|it| it.starts_with('.'))
-}
-
-/// Whether what was created is more than a file that somebody begins to write.
-fn is_link(event: &EventOwned, directory: &Path) -> bool {
-    let path = event.name.as_ref().map(|name| directory.join(name));
-    path.is_some_and(|it| fs::symlink_metadata(it).is_ok_and(|it| !it.is_file()))
 }
