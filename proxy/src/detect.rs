@@ -51,7 +51,9 @@ pub(crate) struct ClientHello {
 impl ClientHello {
     /// Another sidecar speaks, and not an application's own TLS.
     pub(crate) fn is_mesh(&self) -> bool {
-        self.alpn.iter().any(|name| matches!(name.as_slice(), b"weft1-h2" | b"weft1-tcp"))
+        self.alpn
+            .iter()
+            .any(|name| matches!(name.as_slice(), b"weft1-h2" | b"weft1-tcp"))
     }
 }
 
@@ -77,7 +79,10 @@ impl Default for Patience {
     /// own machine; a server that speaks first may come 20 ms late. Stall: one
     /// lost segment is sent again within 200 ms to 400 ms, two within a second.
     fn default() -> Self {
-        Self { silence: Duration::from_millis(5), stall: Duration::from_secs(1) }
+        Self {
+            silence: Duration::from_millis(5),
+            stall: Duration::from_secs(1),
+        }
     }
 }
 
@@ -123,8 +128,13 @@ pub(crate) fn settle(bytes: &[u8]) -> Verdict {
 fn classify_text(bytes: &[u8]) -> Verdict {
     let bytes = skip_empty_lines(bytes);
     let bytes = bytes.get(..LINE_LIMIT).unwrap_or(bytes);
-    let Some(first) = bytes.first() else { return Verdict::NeedMore };
-    let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')).count();
+    let Some(first) = bytes.first() else {
+        return Verdict::NeedMore;
+    };
+    let method = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'))
+        .count();
     let after_method = bytes.get(method..).unwrap_or_default();
     if (1..=METHOD_LIMIT).contains(&method) && after_method.starts_with(b" /") {
         return Verdict::Http1;
@@ -137,7 +147,11 @@ fn classify_text(bytes: &[u8]) -> Verdict {
         return Verdict::Opaque;
     }
     if complete {
-        return if names_http(line) { Verdict::Http1 } else { Verdict::Opaque };
+        return if names_http(line) {
+            Verdict::Http1
+        } else {
+            Verdict::Opaque
+        };
     }
     match line.len() {
         ..LINE_LIMIT => Verdict::NeedMore,
@@ -166,18 +180,29 @@ fn begins_like_a_request(first: u8, line: &[u8], complete: bool) -> bool {
     let could_still_end = !complete && line.len() <= METHOD_LIMIT;
     first.is_ascii_alphabetic()
         && (word.is_some() || could_still_end)
-        && !line.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r'))
+        && !line
+            .iter()
+            .any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r'))
 }
 
 fn names_http(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b" HTTP/").is_some() || memchr::memmem::find(line, b"\tHTTP/").is_some()
+    memchr::memmem::find(line, b" HTTP/").is_some()
+        || memchr::memmem::find(line, b"\tHTTP/").is_some()
 }
 
 /// RFC 9110 §9.3 and RFC 5789.
 fn is_known_method(method: &[u8]) -> bool {
     matches!(
         method,
-        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"CONNECT" | b"OPTIONS" | b"TRACE" | b"PATCH"
+        b"GET"
+            | b"HEAD"
+            | b"POST"
+            | b"PUT"
+            | b"DELETE"
+            | b"CONNECT"
+            | b"OPTIONS"
+            | b"TRACE"
+            | b"PATCH"
     )
 }
 
@@ -191,7 +216,11 @@ pub(crate) fn client_hello(bytes: &[u8]) -> Hello {
         [TLS_HANDSHAKE, TLS_MAJOR, ..] => return parse_client_hello(bytes),
         _ => return Hello::Unreadable,
     }
-    if bytes.len() < HELLO_LIMIT { Hello::NeedMore } else { Hello::Unreadable }
+    if bytes.len() < HELLO_LIMIT {
+        Hello::NeedMore
+    } else {
+        Hello::Unreadable
+    }
 }
 
 fn parse_client_hello(mut bytes: &[u8]) -> Hello {
@@ -207,13 +236,22 @@ fn parse_client_hello(mut bytes: &[u8]) -> Hello {
                 let hello = accepted.client_hello();
                 return Hello::Complete(ClientHello {
                     server_name: hello.server_name().map(str::to_owned),
-                    alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+                    alpn: hello
+                        .alpn()
+                        .into_iter()
+                        .flatten()
+                        .map(<[u8]>::to_vec)
+                        .collect(),
                 });
             }
             Err(_) => return Hello::Unreadable,
         }
     }
-    if limited { Hello::Unreadable } else { Hello::NeedMore }
+    if limited {
+        Hello::Unreadable
+    } else {
+        Hello::NeedMore
+    }
 }
 
 /// Waits for the first bytes in either direction, as long as it takes. What

@@ -71,7 +71,10 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { open: Arc::default(), limit }
+        Self {
+            open: Arc::default(),
+            limit,
+        }
     }
 
     /// Connections open now.
@@ -82,7 +85,9 @@ impl Gate {
     fn enter(&self) -> Option<Slot> {
         let more = |open| (open < self.limit).then_some(open + 1);
         // Nothing else is published by the count, so its order is all that matters.
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
         Some(Slot(Arc::clone(&self.open)))
     }
 }
@@ -178,13 +183,25 @@ impl Listener {
         let destination = local.and_then(|local| self.origin.of(&stream, local));
         let refuse = |stream, reason| {
             sock::reset(stream);
-            Arrival::Refused(Refused { peer, destination, reason })
+            Arrival::Refused(Refused {
+                peer,
+                destination,
+                reason,
+            })
         };
         match (destination, local) {
-            (Some(destination), Some(local)) if !self.is_direct(destination, local) => match self.gate.enter() {
-                Some(slot) => Arrival::Accepted(Conn { stream, peer, destination, accepted: Instant::now(), slot }),
-                None => refuse(stream, Reason::TooManyConnections),
-            },
+            (Some(destination), Some(local)) if !self.is_direct(destination, local) => {
+                match self.gate.enter() {
+                    Some(slot) => Arrival::Accepted(Conn {
+                        stream,
+                        peer,
+                        destination,
+                        accepted: Instant::now(),
+                        slot,
+                    }),
+                    None => refuse(stream, Reason::TooManyConnections),
+                }
+            }
             _ => refuse(stream, Reason::DirectConnection),
         }
     }
@@ -192,7 +209,8 @@ impl Listener {
     /// Was it made to the proxy itself? Redirection leaves our ports out; this
     /// also holds under rules that do not.
     fn is_direct(&self, destination: OrigDst, local: SocketAddr) -> bool {
-        destination.0 == local || (destination.0.ip() == local.ip() && self.own_ports.contains(&destination.0.port()))
+        destination.0 == local
+            || (destination.0.ip() == local.ip() && self.own_ports.contains(&destination.0.port()))
     }
 }
 
@@ -209,7 +227,14 @@ async fn accept_now(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
 fn is_of_one_connection(error: &io::Error) -> bool {
     !matches!(
         error.raw_os_error().map(Errno::from_raw),
-        None | Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EBADF | Errno::EINVAL)
+        None | Some(
+            Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOBUFS
+                | Errno::ENOMEM
+                | Errno::EBADF
+                | Errno::EINVAL
+        )
     )
 }
 
@@ -226,7 +251,9 @@ impl Pause {
         if self.0 == 0 {
             tracing::warn!(%error, "connections can't be accepted");
         }
-        let pause = Self::FIRST.saturating_mul(1 << self.0.min(16)).min(Self::LONGEST);
+        let pause = Self::FIRST
+            .saturating_mul(1 << self.0.min(16))
+            .min(Self::LONGEST);
         self.0 += 1;
         pause
     }

@@ -32,7 +32,12 @@ pub struct Command {
     #[arg(long, value_name = "PORT", default_value_t = 15006)]
     inbound_port: u16,
     /// Further ports on which the proxy itself answers.
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', default_value = "15020,15021")]
+    #[arg(
+        long,
+        value_name = "PORTS",
+        value_delimiter = ',',
+        default_value = "15020,15021"
+    )]
     proxy_ports: Vec<u16>,
     /// User that the proxy runs as: its traffic is left alone.
     #[arg(long, value_name = "UID", default_value_t = 2102)]
@@ -59,7 +64,11 @@ impl Command {
     /// # Errors
     /// When the kernel refuses; nothing has changed then.
     pub fn run(&self) -> Result<(), RedirectError> {
-        if self.remove { remove() } else { install(&self.rules()) }
+        if self.remove {
+            remove()
+        } else {
+            install(&self.rules())
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -76,7 +85,9 @@ impl Command {
 }
 
 fn mark(text: &str) -> Result<u32, String> {
-    let parsed = text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u32::from_str_radix(digits, 16));
+    let parsed = text
+        .strip_prefix("0x")
+        .map_or_else(|| text.parse(), |digits| u32::from_str_radix(digits, 16));
     match parsed {
         Ok(0) => Err("0 is the mark of traffic that nobody marked".to_owned()),
         Ok(mark) => Ok(mark),
@@ -136,7 +147,10 @@ pub(crate) fn remove() -> Result<(), RedirectError> {
         Ok(()) => Ok(()),
         // No such address, no such family: gone all the same.
         Err(error) if matches!(errno(&error), EADDRNOTAVAIL | EOPNOTSUPP | EAFNOSUPPORT) => Ok(()),
-        Err(error) => Err(explain(netlink::Refused { part: Part::LoopbackAddress, error })),
+        Err(error) => Err(explain(netlink::Refused {
+            part: Part::LoopbackAddress,
+            error,
+        })),
     }
 }
 
@@ -155,7 +169,8 @@ fn add_loopback_address() -> Result<bool, RedirectError> {
 
 /// Has any interface of this namespace an IPv6 address?
 fn has_ipv6() -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/if_inet6").is_ok_and(|addresses| !addresses.trim().is_empty())
+    std::fs::read_to_string("/proc/thread-self/net/if_inet6")
+        .is_ok_and(|addresses| !addresses.trim().is_empty())
 }
 
 const EPERM: i32 = nix::errno::Errno::EPERM as i32;
@@ -177,8 +192,13 @@ fn explain(refused: netlink::Refused) -> RedirectError {
         (EPROTONOSUPPORT, Part::Socket) => RedirectError::NoNfTables,
         (EOPNOTSUPP | EAFNOSUPPORT, Part::Transaction | Part::Table) => RedirectError::NoNfTables,
         (ENOENT | EOPNOTSUPP | EAFNOSUPPORT, Part::Chain(_) | Part::Rule(_)) => {
-            RedirectError::NoNat { part: part.to_string() }
+            RedirectError::NoNat {
+                part: part.to_string(),
+            }
         }
-        _ => RedirectError::Kernel { part: part.to_string(), error },
+        _ => RedirectError::Kernel {
+            part: part.to_string(),
+            error,
+        },
     }
 }

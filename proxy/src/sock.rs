@@ -68,7 +68,11 @@ pub(crate) struct Source {
 /// # Errors
 /// When the address is taken or not ours.
 pub(crate) fn listener(address: SocketAddr, liveness: &Liveness) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -84,8 +88,16 @@ pub(crate) fn listener(address: SocketAddr, liveness: &Liveness) -> io::Result<T
 ///
 /// # Errors
 /// What the kernel says of the destination, or of the right to set a mark.
-pub(crate) async fn connect(to: SocketAddr, from: Source, liveness: &Liveness) -> io::Result<TcpStream> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+pub(crate) async fn connect(
+    to: SocketAddr,
+    from: Source,
+    liveness: &Liveness,
+) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     tune(&SockRef::from(&socket), liveness)?;
     if let Some(mark) = from.mark {
         SockRef::from(&socket).set_mark(mark)?;
@@ -94,7 +106,11 @@ pub(crate) async fn connect(to: SocketAddr, from: Source, liveness: &Liveness) -
         // The port is then chosen at connect, by the whole 4-tuple: one source
         // address carries more than 28,000 connections (ip(7)).
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        let address: IpAddr = if to.is_ipv4() { INBOUND_V4.into() } else { INBOUND_V6.into() };
+        let address: IpAddr = if to.is_ipv4() {
+            INBOUND_V4.into()
+        } else {
+            INBOUND_V6.into()
+        };
         socket.bind(SocketAddr::new(address, 0))?;
     }
     socket.connect(to).await
@@ -123,7 +139,9 @@ pub(crate) fn original_destination(stream: &TcpStream) -> io::Result<OrigDst> {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     }?;
-    let address = answer.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let address = answer
+        .as_socket()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok(OrigDst(canonical(address)))
 }
 
@@ -148,8 +166,13 @@ mod tests {
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = listener("[::]:0".parse().unwrap(), &Liveness::default()).unwrap();
-        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.local_addr().unwrap().port());
-        let near = connect(to, Source::default(), &Liveness::default()).await.unwrap();
+        let to = SocketAddr::new(
+            Ipv4Addr::LOCALHOST.into(),
+            listener.local_addr().unwrap().port(),
+        );
+        let near = connect(to, Source::default(), &Liveness::default())
+            .await
+            .unwrap();
         (near, listener.accept().await.unwrap().0)
     }
 
@@ -163,7 +186,10 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_time().unwrap(), liveness.idle);
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), liveness.interval);
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), liveness.probes);
-            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(liveness.unacknowledged));
+            assert_eq!(
+                socket.tcp_user_timeout().unwrap(),
+                Some(liveness.unacknowledged)
+            );
         }
     }
 
@@ -176,8 +202,13 @@ mod tests {
     #[tokio::test]
     async fn the_inbound_side_dials_from_its_own_address() {
         let listener = listener("127.0.0.1:0".parse().unwrap(), &Liveness::default()).unwrap();
-        let source = Source { inbound: true, mark: None };
-        let _near = connect(listener.local_addr().unwrap(), source, &Liveness::default()).await.unwrap();
+        let source = Source {
+            inbound: true,
+            mark: None,
+        };
+        let _near = connect(listener.local_addr().unwrap(), source, &Liveness::default())
+            .await
+            .unwrap();
         assert_eq!(listener.accept().await.unwrap().1.ip(), INBOUND_V4);
     }
 

@@ -136,12 +136,26 @@ pub(crate) async fn carry<D: Leg, U: Leg>(
             return ended;
         }
         let is_idle = carrier.poll_silence(cx, timer.as_mut(), &mut is_armed);
-        progress.buffered.set(carrier.up.held() + carrier.down.held());
-        if is_idle { Poll::Ready(Ended::Idle) } else { Poll::Pending }
+        progress
+            .buffered
+            .set(carrier.up.held() + carrier.down.held());
+        if is_idle {
+            Poll::Ready(Ended::Idle)
+        } else {
+            Poll::Pending
+        }
     })
     .await;
     progress.buffered.set(0);
-    if ended != Ended::Finished {
+    let is_orderly = match ended {
+        Ended::Finished => true,
+        // It was refused after all that the other said had arrived with its
+        // end: the kernel refuses what is still sent, and delivers the rest.
+        Ended::UpstreamReset => carrier.down.is_finished(),
+        Ended::DownstreamReset => carrier.up.is_finished(),
+        Ended::Idle | Ended::Cut(_) => false,
+    };
+    if !is_orderly {
         sock::reset_on_drop(downstream.socket());
         sock::reset_on_drop(upstream.socket());
     }
@@ -166,7 +180,13 @@ impl Carrier {
     ) -> Poll<Ended> {
         let before = self.up.carried() + self.down.carried();
         let up = self.up.poll(cx, downstream, upstream);
+        if self.up.is_sink_reset() {
+            self.down.source_was_reset();
+        }
         let down = self.down.poll(cx, upstream, downstream);
+        if self.down.is_sink_reset() {
+            self.up.source_was_reset();
+        }
         progress.to_upstream.set(self.up.carried());
         progress.to_downstream.set(self.down.carried());
         if self.up.carried() + self.down.carried() != before {
@@ -178,14 +198,23 @@ impl Carrier {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Finished),
             // Who takes nothing more may have said something before: it is
             // there already, and the other side is still to have it.
-            (Poll::Ready(Err(Broken::Sink)), _) if !self.down.has_more() => Poll::Ready(Ended::UpstreamReset),
-            (_, Poll::Ready(Err(Broken::Sink))) if !self.up.has_more() => Poll::Ready(Ended::DownstreamReset),
+            (Poll::Ready(Err(Broken::Sink)), _) if !self.down.has_more() => {
+                Poll::Ready(Ended::UpstreamReset)
+            }
+            (_, Poll::Ready(Err(Broken::Sink))) if !self.up.has_more() => {
+                Poll::Ready(Ended::DownstreamReset)
+            }
             _ => Poll::Pending,
         }
     }
 
     /// Gives back buffers after a short silence; true after a long one.
-    fn poll_silence(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, is_armed: &mut bool) -> bool {
+    fn poll_silence(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        is_armed: &mut bool,
+    ) -> bool {
         loop {
             let may_release = self.up.may_release() || self.down.may_release();
             let release = may_release.then(|| self.active + RELEASE);

@@ -35,7 +35,12 @@ fn each_protocol_is_told_by_its_first_bytes() {
         (b"{\"method\": \"ping\"}", Verdict::Opaque),
         (b"\x16\x02\x01", Verdict::Opaque),
     ] {
-        assert_eq!(classify(bytes), verdict, "{:?}", String::from_utf8_lossy(bytes));
+        assert_eq!(
+            classify(bytes),
+            verdict,
+            "{:?}",
+            String::from_utf8_lossy(bytes)
+        );
     }
 }
 
@@ -74,7 +79,10 @@ fn nothing_is_waited_for_without_bound() {
     let mut endless = vec![0x16, 3, 1, 0xff, 0xff];
     endless.resize(HELLO_LIMIT, 0);
     assert_eq!(client_hello(&endless), Hello::Unreadable);
-    assert_eq!(client_hello(endless.get(..HELLO_LIMIT - 1).unwrap()), Hello::NeedMore);
+    assert_eq!(
+        client_hello(endless.get(..HELLO_LIMIT - 1).unwrap()),
+        Hello::NeedMore
+    );
 }
 
 proptest! {
@@ -112,7 +120,8 @@ fn hello_of(alpn: &[&str], fragment: Option<usize>) -> Vec<u8> {
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.max_fragment_size = fragment;
-    let mut client = ClientConnection::new(Arc::new(config), "cart.shop".try_into().unwrap()).unwrap();
+    let mut client =
+        ClientConnection::new(Arc::new(config), "cart.shop".try_into().unwrap()).unwrap();
     let mut bytes = Vec::new();
     while client.wants_write() {
         client.write_tls(&mut bytes).unwrap();
@@ -126,9 +135,16 @@ fn a_client_hello_is_read_over_records_and_segments() {
         let bytes = hello_of(&["weft1-h2", "h2"], fragment);
         assert_eq!(classify(&bytes), Verdict::Tls);
         for cut in 0..bytes.len() {
-            assert_eq!(client_hello(bytes.get(..cut).unwrap()), Hello::NeedMore, "{cut} of {}", bytes.len());
+            assert_eq!(
+                client_hello(bytes.get(..cut).unwrap()),
+                Hello::NeedMore,
+                "{cut} of {}",
+                bytes.len()
+            );
         }
-        let Hello::Complete(hello) = client_hello(&bytes) else { panic!("unreadable") };
+        let Hello::Complete(hello) = client_hello(&bytes) else {
+            panic!("unreadable")
+        };
         assert_eq!(hello.server_name.as_deref(), Some("cart.shop"));
         assert!(hello.is_mesh());
     }
@@ -137,7 +153,9 @@ fn a_client_hello_is_read_over_records_and_segments() {
 #[test]
 fn an_applications_own_tls_is_not_taken_for_a_sidecars() {
     for alpn in [&[][..], &["h2", "http/1.1"], &["weft1"], &["weft1-h2x"]] {
-        let Hello::Complete(hello) = client_hello(&hello_of(alpn, None)) else { panic!("unreadable") };
+        let Hello::Complete(hello) = client_hello(&hello_of(alpn, None)) else {
+            panic!("unreadable")
+        };
         assert!(!hello.is_mesh(), "{alpn:?}");
     }
 }
@@ -145,11 +163,16 @@ fn an_applications_own_tls_is_not_taken_for_a_sidecars() {
 /// A connection over loopback: the client's end and ours.
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
     (client, listener.accept().await.unwrap().0)
 }
 
-const PATIENCE: Patience = Patience { silence: Duration::from_millis(5), stall: Duration::from_secs(1) };
+const PATIENCE: Patience = Patience {
+    silence: Duration::from_millis(5),
+    stall: Duration::from_secs(1),
+};
 
 /// The driver, with a server that speaks `after` it was first asked.
 async fn detect(stream: &TcpStream, after: Option<Duration>) -> (First<Instant>, BytesMut) {
@@ -161,7 +184,9 @@ async fn detect(stream: &TcpStream, after: Option<Duration>) -> (First<Instant>,
         }
         Instant::now()
     });
-    let first = first_bytes(stream, &mut buffer, server, &PATIENCE).await.unwrap();
+    let first = first_bytes(stream, &mut buffer, server, &PATIENCE)
+        .await
+        .unwrap();
     (first, buffer)
 }
 
@@ -170,9 +195,14 @@ async fn a_server_that_speaks_first_is_asked_after_the_silence() {
     let (_client, ours) = pair().await;
     let started = Instant::now();
     let (first, buffer) = detect(&ours, Some(Duration::from_millis(3))).await;
-    let First::Server(spoke) = first else { panic!("{first:?}") };
+    let First::Server(spoke) = first else {
+        panic!("{first:?}")
+    };
     let waited = spoke - started;
-    assert!((Duration::from_millis(8)..Duration::from_millis(11)).contains(&waited), "{waited:?}");
+    assert!(
+        (Duration::from_millis(8)..Duration::from_millis(11)).contains(&waited),
+        "{waited:?}"
+    );
     assert_eq!(buffer.capacity(), 0);
 }
 
@@ -182,8 +212,13 @@ async fn a_client_that_speaks_at_once_is_not_made_to_wait_for_the_server() {
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut buffer = BytesMut::new();
     let server = pin!(async { panic!("the server was asked") });
-    let long = Patience { silence: Duration::from_secs(60), ..PATIENCE };
-    let first: First<()> = first_bytes(&ours, &mut buffer, server, &long).await.unwrap();
+    let long = Patience {
+        silence: Duration::from_secs(60),
+        ..PATIENCE
+    };
+    let first: First<()> = first_bytes(&ours, &mut buffer, server, &long)
+        .await
+        .unwrap();
     assert!(matches!(first, First::Client(Verdict::Http1)));
     assert_eq!(&buffer[..], b"GET / HTTP/1.1\r\n\r\n");
 }
@@ -212,6 +247,21 @@ async fn a_beginning_that_stalls_is_opaque_and_none_of_it_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_has_begun_is_not_silent() {
+    let (mut client, ours) = pair().await;
+    client.write_all(b"GE").await.unwrap();
+    let talk = async {
+        sleep(PATIENCE.silence * 20).await;
+        client.write_all(b"T /").await.unwrap();
+    };
+    let mut buffer = BytesMut::new();
+    let server = pin!(async { panic!("the server was asked") });
+    let (first, ()) = tokio::join!(first_bytes(&ours, &mut buffer, server, &PATIENCE), talk);
+    let first: First<()> = first.unwrap();
+    assert!(matches!(first, First::Client(Verdict::Http1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_preface_in_pieces_is_http2() {
     let (mut client, ours) = pair().await;
     let talk = async {
@@ -234,7 +284,11 @@ async fn a_client_that_sends_fin_first_may_still_wait_for_the_server() {
     crate::sock::reset(client);
     let mut buffer = BytesMut::new();
     let never = pin!(future::pending::<()>());
-    assert!(first_bytes(&ours, &mut buffer, never, &PATIENCE).await.is_err());
+    assert!(
+        first_bytes(&ours, &mut buffer, never, &PATIENCE)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -248,7 +302,10 @@ async fn a_client_hello_is_awaited_whole() {
         }
     };
     let mut buffer = BytesMut::new();
-    let (hello, ()) = tokio::join!(read_client_hello(&ours, &mut buffer, Duration::from_secs(10)), talk);
+    let (hello, ()) = tokio::join!(
+        read_client_hello(&ours, &mut buffer, Duration::from_secs(10)),
+        talk
+    );
     assert!(matches!(hello.unwrap(), Hello::Complete(hello) if hello.is_mesh()));
     assert_eq!(&buffer[..], bytes);
 }

@@ -47,12 +47,23 @@ where
     Act: Future<Output = ()>,
 {
     let mut builder = Builder::new_current_thread();
-    let runtime = builder.enable_all().start_paused(true).build_local(LocalOptions::default()).unwrap();
+    let runtime = builder
+        .enable_all()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap();
     runtime.block_on(async {
-        let socket = sock::listener("127.0.0.1:0".parse().unwrap(), &sock::Liveness::default()).unwrap();
+        let socket =
+            sock::listener("127.0.0.1:0".parse().unwrap(), &sock::Liveness::default()).unwrap();
         let at = socket.local_addr().unwrap();
         let (control, drain) = drain::channel();
-        let rig = Rc::new(Rig { at, gate: Gate::new(limit), control, destinations: Rc::default(), refused: Rc::default() });
+        let rig = Rc::new(Rig {
+            at,
+            gate: Gate::new(limit),
+            control,
+            destinations: Rc::default(),
+            refused: Rc::default(),
+        });
         let map = destination.map(|to| (at.ip(), to.parse().unwrap()));
         let listener = Listener {
             socket,
@@ -72,7 +83,9 @@ async fn echo(arrival: Arrival, rig: Rc<Rig>) {
         Arrival::Accepted(mut conn) => {
             rig.destinations.borrow_mut().push(conn.destination);
             let mut byte = [0];
-            while conn.stream.read_exact(&mut byte).await.is_ok() && conn.stream.write_all(&byte).await.is_ok() {}
+            while conn.stream.read_exact(&mut byte).await.is_ok()
+                && conn.stream.write_all(&byte).await.is_ok()
+            {}
         }
         Arrival::Refused(why) => rig.refused.borrow_mut().push(why),
     }
@@ -82,7 +95,10 @@ async fn echo(arrival: Arrival, rig: Rc<Rig>) {
 fn a_connection_arrives_with_its_destination() {
     accepting(10, Some(SERVICE), async |rig| {
         let _stream = rig.served().await;
-        assert_eq!(*rig.destinations.borrow(), [OrigDst(SERVICE.parse().unwrap())]);
+        assert_eq!(
+            *rig.destinations.borrow(),
+            [OrigDst(SERVICE.parse().unwrap())]
+        );
         rig.control.advance(Phase::Stopping);
     });
 }
@@ -93,7 +109,9 @@ fn a_connection_to_the_proxys_own_port_is_reset_and_told_by_name() {
         accepting(10, own, async |rig| {
             let mut stream = rig.dial().await;
             assert!(!is_served(&mut stream).await);
-            let [refused] = rig.refused.borrow()[..] else { panic!("not told") };
+            let [refused] = rig.refused.borrow()[..] else {
+                panic!("not told")
+            };
             assert_eq!(refused.reason, Reason::DirectConnection);
             assert_eq!(refused.peer.0, stream.local_addr().unwrap());
             rig.control.advance(Phase::Stopping);
@@ -103,14 +121,27 @@ fn a_connection_to_the_proxys_own_port_is_reset_and_told_by_name() {
 
 #[test]
 fn the_kernel_without_redirection_is_a_direct_connection() {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .unwrap();
     runtime.block_on(async {
-        let socket = sock::listener("127.0.0.1:0".parse().unwrap(), &sock::Liveness::default()).unwrap();
-        let _client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let socket =
+            sock::listener("127.0.0.1:0".parse().unwrap(), &sock::Liveness::default()).unwrap();
+        let _client = TcpStream::connect(socket.local_addr().unwrap())
+            .await
+            .unwrap();
         let (stream, peer) = socket.accept().await.unwrap();
-        let listener =
-            Listener { socket, origin: Origin::Kernel, gate: Gate::new(1), own_ports: Arc::new([]), grace: GRACE };
-        let Arrival::Refused(refused) = listener.arrival(stream, peer) else { panic!("accepted") };
+        let listener = Listener {
+            socket,
+            origin: Origin::Kernel,
+            gate: Gate::new(1),
+            own_ports: Arc::new([]),
+            grace: GRACE,
+        };
+        let Arrival::Refused(refused) = listener.arrival(stream, peer) else {
+            panic!("accepted")
+        };
         assert_eq!(refused.reason, Reason::DirectConnection);
     });
 }

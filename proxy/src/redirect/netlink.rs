@@ -6,11 +6,13 @@
 use std::{fmt, io, net::Ipv6Addr};
 
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    Parseable,
 };
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, nftables::NfTablesMessage, none::ControlMessage,
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, nftables::NfTablesMessage,
+    none::ControlMessage,
 };
 use netlink_sys::{
     Socket, SocketAddr,
@@ -73,24 +75,46 @@ pub(super) fn transaction(steps: &[Step]) -> Result<(), Refused> {
     let refused = |part| move |error| Refused { part, error };
     let mut batch = Vec::new();
     let begin = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
-    append(&mut batch, 0, 0, NetfilterMessage::new(begin.clone(), ControlMessage::BatchBegin));
+    append(
+        &mut batch,
+        0,
+        0,
+        NetfilterMessage::new(begin.clone(), ControlMessage::BatchBegin),
+    );
     for (number, step) in (1..).zip(steps) {
         // Failures are told unasked; the last step's success is the whole's.
-        let ask = if number == steps.len() as u32 { NLM_F_ACK } else { 0 };
+        let ask = if number == steps.len() as u32 {
+            NLM_F_ACK
+        } else {
+            0
+        };
         let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-        append(&mut batch, number, step.flags | ask, NetfilterMessage::new(header, step.message.clone()));
+        append(
+            &mut batch,
+            number,
+            step.flags | ask,
+            NetfilterMessage::new(header, step.message.clone()),
+        );
     }
     let end = steps.len() as u32 + 1;
-    append(&mut batch, end, 0, NetfilterMessage::new(begin, ControlMessage::BatchEnd));
+    append(
+        &mut batch,
+        end,
+        0,
+        NetfilterMessage::new(begin, ControlMessage::BatchEnd),
+    );
 
     let socket = open(NETLINK_NETFILTER).map_err(refused(Part::Socket))?;
     // One datagram is one transaction. The default send buffer holds a thousand rules.
     send(&socket, &batch).map_err(refused(Part::Transaction))?;
     let part = |number: u32| {
-        let step = number.checked_sub(1).and_then(|index| steps.get(index as usize));
+        let step = number
+            .checked_sub(1)
+            .and_then(|index| steps.get(index as usize));
         step.map_or(Part::Transaction, |step| step.part)
     };
-    answer::<NetfilterMessage>(&socket, end - 1).map_err(|(number, error)| refused(part(number))(error))
+    answer::<NetfilterMessage>(&socket, end - 1)
+        .map_err(|(number, error)| refused(part(number))(error))
 }
 
 /// Adds `::6/128` to the loopback interface, or removes it.
@@ -100,7 +124,15 @@ pub(super) fn loopback_address(change: Change) -> io::Result<()> {
         Change::Remove => NLM_F_ACK,
     };
     let mut request = Vec::new();
-    append(&mut request, 0, flags, LoopbackAddress { change, address: INBOUND_V6 });
+    append(
+        &mut request,
+        0,
+        flags,
+        LoopbackAddress {
+            change,
+            address: INBOUND_V6,
+        },
+    );
     let socket = open(NETLINK_ROUTE)?;
     send(&socket, &request)?;
     answer::<LoopbackAddress>(&socket, 0).map_err(|(_, error)| error)
@@ -149,7 +181,8 @@ fn answer<I: NetlinkDeserializable>(socket: &Socket, last: u32) -> Result<(), (u
             let malformed = || (last, io::Error::from(io::ErrorKind::InvalidData));
             let raw = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
             let length = (raw.length() as usize).next_multiple_of(4);
-            let message = NetlinkMessage::<I>::parse(&NetlinkBuffer::new(&rest)).map_err(|_| malformed())?;
+            let message =
+                NetlinkMessage::<I>::parse(&NetlinkBuffer::new(&rest)).map_err(|_| malformed())?;
             if let NetlinkPayload::Error(error) = &message.payload {
                 if error.code.is_some() {
                     return Err((message.header.sequence_number, error.to_io()));
@@ -184,7 +217,10 @@ impl LoopbackAddress {
     fn attributes(&self) -> [DefaultNla; 2] {
         let [preferred, valid, created, updated] = [0, u32::MAX, 0, 0].map(u32::to_ne_bytes);
         let lifetime = [preferred, valid, created, updated].concat();
-        [DefaultNla::new(IFA_ADDRESS, self.address.octets().to_vec()), DefaultNla::new(IFA_CACHEINFO, lifetime)]
+        [
+            DefaultNla::new(IFA_ADDRESS, self.address.octets().to_vec()),
+            DefaultNla::new(IFA_CACHEINFO, lifetime),
+        ]
     }
 }
 

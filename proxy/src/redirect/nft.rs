@@ -12,9 +12,9 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate, InetHookNumber,
-    Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute, RuleMessage, TableAttribute,
-    TableMessage, Verdict, VerdictAttribute,
+    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber,
+    Immediate, InetHookNumber, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 
 use super::{
@@ -46,18 +46,35 @@ pub(super) fn replace(rules: &[Rule]) -> Vec<Step> {
 
 /// No table of ours. Made first, because deleting what is not there is an error.
 pub(super) fn delete() -> Vec<Step> {
-    let message = NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] });
-    vec![new_table(), Step { part: Part::Table, flags: 0, message }]
+    let message = NfTablesMessage::DeleteTable(TableMessage {
+        attributes: vec![TableAttribute::Name(TABLE.to_owned())],
+    });
+    vec![
+        new_table(),
+        Step {
+            part: Part::Table,
+            flags: 0,
+            message,
+        },
+    ]
 }
 
 fn new_table() -> Step {
-    let message = NfTablesMessage::NewTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] });
-    Step { part: Part::Table, flags: NLM_F_CREATE, message }
+    let message = NfTablesMessage::NewTable(TableMessage {
+        attributes: vec![TableAttribute::Name(TABLE.to_owned())],
+    });
+    Step {
+        part: Part::Table,
+        flags: NLM_F_CREATE,
+        message,
+    }
 }
 
 fn new_chain(chain: Chain) -> Step {
-    let mut attributes =
-        vec![ChainAttribute::Table(TABLE.to_owned()), ChainAttribute::Name(chain.as_str().to_owned())];
+    let mut attributes = vec![
+        ChainAttribute::Table(TABLE.to_owned()),
+        ChainAttribute::Name(chain.as_str().to_owned()),
+    ];
     let hook = match chain {
         Chain::Output => Some(InetHookNumber::LocalOut),
         Chain::Prerouting => Some(InetHookNumber::PreRouting),
@@ -65,12 +82,19 @@ fn new_chain(chain: Chain) -> Step {
     };
     if let Some(hook) = hook {
         let priority = Hook::Priority(PRIORITY.cast_unsigned());
-        attributes.push(ChainAttribute::Hook(vec![Hook::Number(HookNumber::Inet(hook)), priority]));
+        attributes.push(ChainAttribute::Hook(vec![
+            Hook::Number(HookNumber::Inet(hook)),
+            priority,
+        ]));
         attributes.push(ChainAttribute::Policy(NF_ACCEPT));
         attributes.push(ChainAttribute::Type("nat".to_owned()));
     }
     let message = NfTablesMessage::NewChain(ChainMessage { attributes });
-    Step { part: Part::Chain(chain), flags: NLM_F_CREATE, message }
+    Step {
+        part: Part::Chain(chain),
+        flags: NLM_F_CREATE,
+        message,
+    }
 }
 
 fn new_rule(rule: &Rule) -> Step {
@@ -86,32 +110,56 @@ fn new_rule(rule: &Rule) -> Step {
             RuleAttribute::Expressions(expressions.into_iter().map(Into::into).collect()),
         ],
     });
-    Step { part: Part::Rule(rule.chain), flags: NLM_F_CREATE | NLM_F_APPEND, message }
+    Step {
+        part: Part::Rule(rule.chain),
+        flags: NLM_F_CREATE | NLM_F_APPEND,
+        message,
+    }
 }
 
 fn condition_expressions(condition: Condition, out: &mut Vec<Expressions>) {
     match condition {
-        Condition::Tcp => out.extend([load_meta(MetaKey::L4Proto), compare(Operator::Equal, [TCP])]),
+        Condition::Tcp => {
+            out.extend([load_meta(MetaKey::L4Proto), compare(Operator::Equal, [TCP])])
+        }
         Condition::Port(port) => {
             condition_expressions(Condition::Tcp, out);
-            out.extend([load(TRANSPORT_HEADER, 2, 2), compare(Operator::Equal, port.to_be_bytes())]);
+            out.extend([
+                load(TRANSPORT_HEADER, 2, 2),
+                compare(Operator::Equal, port.to_be_bytes()),
+            ]);
         }
         Condition::From(range) => address_expressions(range, [12, 8], out),
         Condition::To(range) => address_expressions(range, [16, 24], out),
         Condition::Own(Own::Uid(uid)) => {
-            out.extend([load_meta(MetaKey::SocketUserId), compare(Operator::Equal, uid.to_ne_bytes())]);
+            out.extend([
+                load_meta(MetaKey::SocketUserId),
+                compare(Operator::Equal, uid.to_ne_bytes()),
+            ]);
         }
         Condition::Own(Own::Mark(mark)) => {
-            out.extend([load_meta(MetaKey::Mark), compare(Operator::Equal, mark.to_ne_bytes())]);
+            out.extend([
+                load_meta(MetaKey::Mark),
+                compare(Operator::Equal, mark.to_ne_bytes()),
+            ]);
         }
         Condition::OutByLoopback => {
-            out.extend([load_meta(MetaKey::Oif), compare(Operator::Equal, LOOPBACK_INDEX.to_ne_bytes())]);
+            out.extend([
+                load_meta(MetaKey::Oif),
+                compare(Operator::Equal, LOOPBACK_INDEX.to_ne_bytes()),
+            ]);
         }
         Condition::NotOutByLoopback => {
-            out.extend([load_meta(MetaKey::Oif), compare(Operator::NotEqual, LOOPBACK_INDEX.to_ne_bytes())]);
+            out.extend([
+                load_meta(MetaKey::Oif),
+                compare(Operator::NotEqual, LOOPBACK_INDEX.to_ne_bytes()),
+            ]);
         }
         Condition::InByLoopback => {
-            out.extend([load_meta(MetaKey::Iif), compare(Operator::Equal, LOOPBACK_INDEX.to_ne_bytes())]);
+            out.extend([
+                load_meta(MetaKey::Iif),
+                compare(Operator::Equal, LOOPBACK_INDEX.to_ne_bytes()),
+            ]);
         }
     }
 }
@@ -123,7 +171,10 @@ fn address_expressions(range: Range, offsets: [u32; 2], out: &mut Vec<Expression
         IpAddr::V4(address) => (NFPROTO_IPV4, in_v4, address.octets().to_vec()),
         IpAddr::V6(address) => (NFPROTO_IPV6, in_v6, address.octets().to_vec()),
     };
-    out.extend([load_meta(MetaKey::Nfproto), compare(Operator::Equal, [family])]);
+    out.extend([
+        load_meta(MetaKey::Nfproto),
+        compare(Operator::Equal, [family]),
+    ]);
     out.push(load(NETWORK_HEADER, offset, address.len() as u32));
     if usize::from(range.prefix()) < address.len() * 8 {
         out.push(mask(address.len(), range.prefix()));
@@ -133,7 +184,9 @@ fn address_expressions(range: Range, offsets: [u32; 2], out: &mut Vec<Expression
 
 fn verdict_expressions(then: Then, out: &mut Vec<Expressions>) {
     match then {
-        Then::LeaveAlone => out.push(verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_ACCEPT))])),
+        Then::LeaveAlone => out.push(verdict(vec![VerdictAttribute::Code(Verdict::Other(
+            NF_ACCEPT,
+        ))])),
         Then::GoTo(chain) => out.push(verdict(vec![
             VerdictAttribute::Code(Verdict::Goto),
             VerdictAttribute::Chain(chain.as_str().to_owned()),
@@ -162,7 +215,10 @@ fn verdict(attributes: Vec<VerdictAttribute>) -> Expressions {
 }
 
 fn load_meta(key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
+    Expressions::Meta(vec![
+        Meta::Key(key),
+        Meta::DestinationRegister(Register::Reg1),
+    ])
 }
 
 fn load(base: u32, offset: u32, length: u32) -> Expressions {

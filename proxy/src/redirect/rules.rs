@@ -90,21 +90,36 @@ impl Rules {
     }
 
     fn output(&self, list: &mut List) {
-        list.add(Chain::Output, [Condition::Own(self.own)], Then::GoTo(Chain::Proxy));
+        list.add(
+            Chain::Output,
+            [Condition::Own(self.own)],
+            Then::GoTo(Chain::Proxy),
+        );
         // The application's own loopback traffic, the pod's own address included.
         list.add(Chain::Output, [Condition::OutByLoopback], Then::LeaveAlone);
         list.leave_ports(Chain::Output, &self.exclude_outbound_ports);
         for range in &self.exclude_outbound_ranges {
             list.add(Chain::Output, [Condition::To(*range)], Then::LeaveAlone);
         }
-        list.add(Chain::Output, [Condition::Tcp], Then::Redirect(self.outbound_port));
+        list.add(
+            Chain::Output,
+            [Condition::Tcp],
+            Then::Redirect(self.outbound_port),
+        );
     }
 
     /// A proxy that picked its own pod must meet the inbound side like any
     /// other caller; what the inbound side then opens must not.
     fn proxy(&self, list: &mut List) {
-        list.add(Chain::Proxy, [Condition::NotOutByLoopback], Then::LeaveAlone);
-        for source in [Range::only(INBOUND_V4.into()), Range::only(INBOUND_V6.into())] {
+        list.add(
+            Chain::Proxy,
+            [Condition::NotOutByLoopback],
+            Then::LeaveAlone,
+        );
+        for source in [
+            Range::only(INBOUND_V4.into()),
+            Range::only(INBOUND_V6.into()),
+        ] {
             list.add(Chain::Proxy, [Condition::From(source)], Then::LeaveAlone);
         }
         for destination in [Range::LOOPBACK_V4, Range::LOOPBACK_V6] {
@@ -115,7 +130,11 @@ impl Rules {
 
     fn prerouting(&self, list: &mut List) {
         // `output` has judged these.
-        list.add(Chain::Prerouting, [Condition::InByLoopback], Then::LeaveAlone);
+        list.add(
+            Chain::Prerouting,
+            [Condition::InByLoopback],
+            Then::LeaveAlone,
+        );
         self.inbound(Chain::Prerouting, list);
     }
 
@@ -133,7 +152,11 @@ struct List(Vec<Rule>);
 
 impl List {
     fn add(&mut self, chain: Chain, when: impl Into<Vec<Condition>>, then: Then) {
-        self.0.push(Rule { chain, when: when.into(), then });
+        self.0.push(Rule {
+            chain,
+            when: when.into(),
+            then,
+        });
     }
 
     fn leave_ports(&mut self, chain: Chain, ports: &[u16]) {

@@ -14,9 +14,10 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     unistd::{Uid, setfsuid},
 };
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
+use crate::sock::{self, Liveness, Source};
 
 const APPLICATION: u32 = 1000;
 const PROXY: u32 = 2102;
@@ -28,7 +29,10 @@ fn rules(own: Own) -> Rules {
         proxy_ports: vec![15020, 15021],
         own,
         exclude_outbound_ports: vec![3306],
-        exclude_outbound_ranges: vec!["10.9.9.0/24".parse().unwrap(), "fd09:9::/33".parse().unwrap()],
+        exclude_outbound_ranges: vec![
+            "10.9.9.0/24".parse().unwrap(),
+            "fd09:9::/33".parse().unwrap(),
+        ],
         exclude_inbound_ports: vec![9000, 9001],
     }
 }
@@ -52,8 +56,15 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 
 /// Runs a program in this thread's namespaces; what it printed.
 fn run(program: &str, arguments: &str) -> String {
-    let output = Process::new(program).args(arguments.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Process::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -80,7 +91,14 @@ impl Pod {
         let pod = Self { peer, home };
         run("ip", "link add eth0 type veth peer name wire");
 
-        run("ip", &format!("link set wire netns /proc/{}/fd/{}", std::process::id(), pod.peer.as_raw_fd()));
+        run(
+            "ip",
+            &format!(
+                "link set wire netns /proc/{}/fd/{}",
+                std::process::id(),
+                pod.peer.as_raw_fd()
+            ),
+        );
         for (address, length) in POD.iter().zip([24, 64]) {
             run("ip", &format!("addr add {address}/{length} dev eth0 nodad"));
         }
@@ -106,7 +124,12 @@ impl Pod {
 }
 
 /// Opens a connection as `uid`, with what the proxy may set on it.
-fn dial(uid: u32, to: SocketAddr, from: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpStream> {
+fn dial(
+    uid: u32,
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    mark: Option<u32>,
+) -> io::Result<TcpStream> {
     setfsuid(Uid::from_raw(uid));
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).unwrap();
     setfsuid(Uid::from_raw(0));
@@ -138,17 +161,25 @@ struct Ends {
 
 impl Ends {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listen = |port: u16| runtime.block_on(tokio::net::TcpListener::bind(("::", port))).unwrap();
-        let (outbound, inbound) = (listen(15001), listen(15006));
-        Self { runtime, outbound, inbound }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let listen = async |port| sock::listener(at("::", port), &Liveness::default()).unwrap();
+        let (outbound, inbound) =
+            runtime.block_on(async { (listen(15001).await, listen(15006).await) });
+        Self {
+            runtime,
+            outbound,
+            inbound,
+        }
     }
 
     /// Opens a connection to `to`, where someone listens, and finds where it arrives.
-    fn follow(&self, to: SocketAddr, dial: impl FnOnce() -> io::Result<TcpStream>) -> Reached {
+    fn follow<S>(&self, to: SocketAddr, dial: impl AsyncFnOnce() -> io::Result<S>) -> Reached {
         self.runtime.block_on(async {
             let itself = tokio::net::TcpListener::bind(to).await.ok();
-            let _opened = dial().unwrap_or_else(|error| panic!("{to}: {error}"));
+            let _opened = dial().await.unwrap_or_else(|error| panic!("{to}: {error}"));
             let left_alone = async {
                 match &itself {
                     Some(listener) => listener.accept().await.unwrap().1,
@@ -168,7 +199,7 @@ impl Ends {
 }
 
 fn original(accepted: &tokio::net::TcpStream) -> SocketAddr {
-    crate::sock::original_destination(accepted).unwrap().0
+    sock::original_destination(accepted).unwrap().0
 }
 
 fn at(address: &str, port: u16) -> SocketAddr {
@@ -189,9 +220,16 @@ fn what_the_application_opens_goes_to_the_outbound_port() {
         install(&rules(Own::Uid(PROXY))).unwrap();
         let ends = Ends::new();
         for family in FAMILIES {
-            for (to, port) in [(SERVICE[family], 80), (PEER[family], 8080), (PEER[family], 15001)] {
+            for (to, port) in [
+                (SERVICE[family], 80),
+                (PEER[family], 8080),
+                (PEER[family], 15001),
+            ] {
                 let to = at(to, port);
-                assert_eq!(ends.follow(to, || dial(APPLICATION, to, None, None)), Reached::Outbound(to));
+                assert_eq!(
+                    ends.follow(to, async || dial(APPLICATION, to, None, None)),
+                    Reached::Outbound(to)
+                );
             }
         }
     });
@@ -206,7 +244,11 @@ fn the_applications_own_loopback_traffic_is_left_alone() {
         for family in FAMILIES {
             for to in [LOOPBACK[family], POD[family]] {
                 let to = at(to, 8080);
-                assert_eq!(ends.follow(to, || dial(APPLICATION, to, None, None)), Reached::Itself, "{to}");
+                assert_eq!(
+                    ends.follow(to, async || dial(APPLICATION, to, None, None)),
+                    Reached::Itself,
+                    "{to}"
+                );
             }
         }
     });
@@ -220,14 +262,29 @@ fn a_proxy_that_picks_its_own_pod_meets_the_inbound_port() {
         let ends = Ends::new();
         for family in FAMILIES {
             let to = at(POD[family], 8080);
-            assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Inbound(to));
+            assert_eq!(
+                ends.follow(to, async || dial(PROXY, to, None, None)),
+                Reached::Inbound(to)
+            );
             let inbound = Some(INBOUND[family].parse().unwrap());
-            assert_eq!(ends.follow(to, || dial(PROXY, to, inbound, None)), Reached::Itself, "from {inbound:?}");
+            assert_eq!(
+                ends.follow(to, async || dial(PROXY, to, inbound, None)),
+                Reached::Itself,
+                "from {inbound:?}"
+            );
             let to = at(LOOPBACK[family], 8080);
-            assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
+            assert_eq!(
+                ends.follow(to, async || dial(PROXY, to, None, None)),
+                Reached::Itself,
+                "{to}"
+            );
             for unmeshed in [9000, 9001, 15020, 15021] {
                 let to = at(POD[family], unmeshed);
-                assert_eq!(ends.follow(to, || dial(PROXY, to, None, None)), Reached::Itself, "{to}");
+                assert_eq!(
+                    ends.follow(to, async || dial(PROXY, to, None, None)),
+                    Reached::Itself,
+                    "{to}"
+                );
             }
         }
     });
@@ -242,14 +299,22 @@ fn what_the_proxy_opens_and_what_is_excluded_leaves_as_it_is() {
         pod.in_peer(|| {
             for family in FAMILIES {
                 run("ip", &format!("addr add {} dev lo nodad", EXCLUDED[family]));
-                for (address, port) in [(PEER[family], 8080), (PEER[family], 3306), (EXCLUDED[family], 80)] {
+                for (address, port) in [
+                    (PEER[family], 8080),
+                    (PEER[family], 3306),
+                    (EXCLUDED[family], 80),
+                ] {
                     beyond.push(TcpListener::bind(at(address, port)).unwrap());
                 }
             }
         });
         for listener in &beyond {
             let to = listener.local_addr().unwrap();
-            let opener = if to.port() == 8080 { PROXY } else { APPLICATION };
+            let opener = if to.port() == 8080 {
+                PROXY
+            } else {
+                APPLICATION
+            };
             let opened = dial(opener, to, None, None).unwrap();
             let accepted = listener.accept().unwrap().1;
             assert_eq!(opened.local_addr().unwrap(), accepted, "{to}");
@@ -266,19 +331,25 @@ fn what_arrives_goes_to_the_inbound_port_except_where_excluded() {
         for family in FAMILIES {
             for meshed in [80, 8080, 15022, 15099] {
                 let to = at(POD[family], meshed);
-                let reached = ends.follow(to, || pod.in_peer(|| dial(0, to, None, None)));
+                let reached = ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None)));
                 assert_eq!(reached, Reached::Inbound(to));
             }
             for unmeshed in [9000, 9001, 15020, 15021] {
                 let to = at(POD[family], unmeshed);
-                let reached = ends.follow(to, || pod.in_peer(|| dial(0, to, None, None)));
+                let reached = ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None)));
                 assert_eq!(reached, Reached::Itself, "{to}");
             }
             // Straight to a listener, which can tell: it was going to itself.
             let to = at(POD[family], 15006);
-            assert_eq!(ends.follow(to, || pod.in_peer(|| dial(0, to, None, None))), Reached::Inbound(to));
+            assert_eq!(
+                ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None))),
+                Reached::Inbound(to)
+            );
             let to = at(POD[family], 15001);
-            assert_eq!(ends.follow(to, || pod.in_peer(|| dial(0, to, None, None))), Reached::Outbound(to));
+            assert_eq!(
+                ends.follow(to, async || pod.in_peer(|| dial(0, to, None, None))),
+                Reached::Outbound(to)
+            );
         }
     });
 }
@@ -297,7 +368,10 @@ fn a_hundred_installations_are_the_same_as_one() {
         assert_eq!(run("nft", "list ruleset"), once);
         assert_eq!(run("ip", "-6 addr show dev lo"), addresses);
         // nft's versions differ in how they print a base chain's priority.
-        let shown: String = once.split_inclusive('\n').filter(|line| !line.contains("type nat hook")).collect();
+        let shown: String = once
+            .split_inclusive('\n')
+            .filter(|line| !line.contains("type nat hook"))
+            .collect();
         assert_eq!(shown, include_str!("tests/ruleset.nft"));
     });
 }
@@ -348,7 +422,7 @@ fn a_refused_rule_set_changes_nothing() {
             then: rules::Then::GoTo(rules::Chain::Output),
         });
         let refused = netlink::transaction(&nft::replace(&list)).unwrap_err();
-        assert_eq!(refused.part, netlink::Part::Rule(rules::Chain::Proxy));
+        assert_eq!(refused.part, Part::Rule(rules::Chain::Proxy));
         assert_eq!(run("nft", "list ruleset"), before);
     });
 }
@@ -361,18 +435,41 @@ fn a_mark_tells_the_proxy_where_everybody_has_one_uid() {
     });
 }
 
-/// The table by mark; the same as root and within a user namespace.
+/// The table by mark, with the proxy's own dials; the same as root and within
+/// a user namespace.
 fn by_mark(_pod: &Pod) {
     install(&rules(Own::Mark(0x2102))).unwrap();
     let ends = Ends::new();
+    let proxy = async |to, inbound| {
+        sock::connect(
+            to,
+            Source {
+                inbound,
+                mark: Some(0x2102),
+            },
+            &Liveness::default(),
+        )
+        .await
+    };
     for family in FAMILIES {
         let service = at(SERVICE[family], 80);
-        assert_eq!(ends.follow(service, || dial(0, service, None, None)), Reached::Outbound(service));
+        assert_eq!(
+            ends.follow(service, async || dial(0, service, None, None)),
+            Reached::Outbound(service)
+        );
         let own = at(POD[family], 8080);
-        assert_eq!(ends.follow(own, || dial(0, own, None, None)), Reached::Itself);
-        assert_eq!(ends.follow(own, || dial(0, own, None, Some(0x2102))), Reached::Inbound(own));
-        let inbound = Some(INBOUND[family].parse().unwrap());
-        assert_eq!(ends.follow(own, || dial(0, own, inbound, Some(0x2102))), Reached::Itself);
+        assert_eq!(
+            ends.follow(own, async || dial(0, own, None, None)),
+            Reached::Itself
+        );
+        assert_eq!(
+            ends.follow(own, async || proxy(own, false).await),
+            Reached::Inbound(own)
+        );
+        assert_eq!(
+            ends.follow(own, async || proxy(own, true).await),
+            Reached::Itself
+        );
     }
 }
 
@@ -386,12 +483,16 @@ fn the_rules_hold_inside_an_unprivileged_user_namespace() {
         .args(child.split(' '))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     if said.contains("unshare failed") {
         eprintln!("SKIPPED: user namespaces are switched off here: {said}");
         return;
     }
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -411,7 +512,11 @@ fn without_the_right_it_says_so_and_how_to_get_it() {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let program = std::env::current_exe().unwrap();
         let child = "redirect::tests::without_the_right --exact --ignored --nocapture";
-        let output = Process::new("unshare").args(["--user", "--map-root-user"]).arg(program).args(child.split(' ')).output();
+        let output = Process::new("unshare")
+            .args(["--user", "--map-root-user"])
+            .arg(program)
+            .args(child.split(' '))
+            .output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     });
     let said = said.join().unwrap();
@@ -434,7 +539,10 @@ fn ipv6_switched_off_is_no_failure_and_half_switched_off_is() {
         run("ip", "addr add fd01::2/64 dev eth0 nodad");
         run("ip", "link set eth0 up");
         let refused = install(&rules(Own::Uid(PROXY))).unwrap_err();
-        assert!(matches!(refused, RedirectError::NoIpv6Loopback(_)), "{refused}");
+        assert!(
+            matches!(refused, RedirectError::NoIpv6Loopback(_)),
+            "{refused}"
+        );
         assert_eq!(run("nft", "list ruleset"), "");
         run("sysctl", "-qw net.ipv6.conf.all.disable_ipv6=1");
         install(&rules(Own::Uid(PROXY))).unwrap();
@@ -454,9 +562,17 @@ fn the_command_line_says_the_same_as_the_rules() {
                 --exclude-inbound-ports 9000,9001";
     let given = parse(&line.replace("  ", "")).ok().unwrap().command.rules();
     assert_eq!(given.list(), rules(Own::Uid(PROXY)).list());
-    let marked = parse("redirect --proxy-mark 0x2102").ok().unwrap().command.rules();
+    let marked = parse("redirect --proxy-mark 0x2102")
+        .ok()
+        .unwrap()
+        .command
+        .rules();
     assert_eq!(marked.own, Own::Mark(0x2102));
-    for wrong in ["redirect --proxy-mark 0", "redirect --proxy-mark 1 --proxy-uid 2", "redirect --exclude-outbound-cidrs x"] {
+    for wrong in [
+        "redirect --proxy-mark 0",
+        "redirect --proxy-mark 1 --proxy-uid 2",
+        "redirect --exclude-outbound-cidrs x",
+    ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Flow {
     size: usize,
     source: Source,
     sink: Sink,
+    /// The source was reset, so that its end is none.
+    is_source_reset: bool,
     /// The source had nothing more when it was last asked.
     is_drained: bool,
     carried: u64,
@@ -58,7 +60,22 @@ enum Sink {
     /// Written to since it was last flushed.
     Unflushed,
     Finished,
-    Broken,
+    /// It takes nothing more; what it said before is whole.
+    Refused,
+    /// Gone in the middle of what it said.
+    Reset,
+}
+
+impl Sink {
+    /// Linux says EPIPE when the peer's FIN was there before its reset, and
+    /// ECONNRESET when it was not (`tcp_reset`).
+    fn after(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::Refused
+        } else {
+            Self::Reset
+        }
+    }
 }
 
 impl Flow {
@@ -71,6 +88,7 @@ impl Flow {
             size: SMALL,
             source: Source::Open,
             sink: Sink::Open,
+            is_source_reset: false,
             is_drained: false,
             carried: 0,
         }
@@ -91,6 +109,22 @@ impl Flow {
         matches!(self.sink, Sink::Open | Sink::Unflushed) && (!self.is_drained || self.is_waiting())
     }
 
+    /// All of it arrived, its end included.
+    pub(super) fn is_finished(&self) -> bool {
+        self.sink == Sink::Finished
+    }
+
+    /// Was the sink reset before its own end?
+    pub(super) fn is_sink_reset(&self) -> bool {
+        self.sink == Sink::Reset
+    }
+
+    /// A write has met, and so consumed, the reset of what we read from: the
+    /// next read says EOF where it would have said ECONNRESET.
+    pub(super) fn source_was_reset(&mut self) {
+        self.is_source_reset = true;
+    }
+
     pub(super) fn may_release(&self) -> bool {
         self.size > SMALL && !self.is_waiting()
     }
@@ -109,7 +143,12 @@ impl Flow {
 
     /// Carries what there is. Ready when the source's FIN was passed on, or
     /// when an end broke; it may be polled again after that.
-    pub(super) fn poll<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<Result<(), Broken>>
+    pub(super) fn poll<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+    ) -> Poll<Result<(), Broken>>
     where
         F: AsyncRead + Unpin,
         T: AsyncWrite + Unpin,
@@ -118,12 +157,15 @@ impl Flow {
         loop {
             match self.sink {
                 Sink::Finished => return Poll::Ready(Ok(())),
-                Sink::Broken => return Poll::Ready(Err(Broken::Sink)),
+                Sink::Refused | Sink::Reset => {
+                    self.discard(cx, from);
+                    return Poll::Ready(Err(Broken::Sink));
+                }
                 Sink::Open | Sink::Unflushed => {}
             }
             let written = self.poll_write_waiting(cx, to);
             match (self.source, written) {
-                (_, Poll::Ready(Err(_))) => self.sink = Sink::Broken,
+                (_, Poll::Ready(Err(error))) => self.sink = Sink::after(&error),
                 // A reset overtakes what the sink is too slow to take.
                 (Source::Broken, _) => {
                     let _best_effort = Pin::new(to).poll_flush(cx);
@@ -132,7 +174,7 @@ impl Flow {
                 (_, Poll::Pending) => return Poll::Pending,
                 (Source::Finished, _) => match ready!(Pin::new(&mut *to).poll_shutdown(cx)) {
                     Ok(()) => self.sink = Sink::Finished,
-                    Err(_) => self.sink = Sink::Broken,
+                    Err(error) => self.sink = Sink::after(&error),
                 },
                 (Source::Open, _) if self.carried >= turn => {
                     cx.waker().wake_by_ref();
@@ -145,7 +187,11 @@ impl Flow {
     }
 
     /// Writes what waits.
-    fn poll_write_waiting<T: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut T) -> Poll<io::Result<()>> {
+    fn poll_write_waiting<T: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut T,
+    ) -> Poll<io::Result<()>> {
         while !self.prefix.is_empty() {
             let written = ready!(self.poll_write(cx, to, &self.prefix.clone()))?;
             self.prefix.advance(written);
@@ -154,7 +200,8 @@ impl Flow {
         self.prefix = Bytes::new();
         while self.start < self.end {
             let heap = std::mem::take(&mut self.heap);
-            let written = self.poll_write(cx, to, heap.get(self.start..self.end).unwrap_or_default());
+            let written =
+                self.poll_write(cx, to, heap.get(self.start..self.end).unwrap_or_default());
             self.heap = heap;
             self.start += ready!(written)?;
         }
@@ -164,7 +211,12 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write<T: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut T, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut T,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(to).poll_write(cx, bytes))? {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             written => {
@@ -196,8 +248,8 @@ impl Flow {
         }
         let written = match self.poll_write(cx, to, read) {
             Poll::Ready(Ok(written)) => written,
-            Poll::Ready(Err(_)) => {
-                self.sink = Sink::Broken;
+            Poll::Ready(Err(error)) => {
+                self.sink = Sink::after(&error);
                 return Poll::Ready(());
             }
             Poll::Pending => 0,
@@ -218,27 +270,53 @@ impl Flow {
         }
         let mut heap = std::mem::take(&mut self.heap);
         let mut room = ReadBuf::new(&mut heap);
-        while room.remaining() > 0 && self.source == Source::Open && self.poll_read(cx, from, &mut room) {}
+        while room.remaining() > 0
+            && self.source == Source::Open
+            && self.poll_read(cx, from, &mut room)
+        {}
         let filled = room.filled().len();
         self.heap = heap;
         (self.start, self.end) = (0, filled);
         if filled == self.size {
             self.size = (self.size * GROWTH).min(LARGE);
         }
-        if filled == 0 && self.source == Source::Open { self.poll_flush(cx, to) } else { Poll::Ready(()) }
+        if filled == 0 && self.source == Source::Open {
+            self.poll_flush(cx, to)
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Takes what nobody will have: closing a socket with bytes unread resets
+    /// it, and what was written to it before would be lost.
+    fn discard<F: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut F) {
+        let mut stack = [MaybeUninit::uninit(); SMALL];
+        for _ in 0..TURN / SMALL {
+            if self.source != Source::Open
+                || !self.poll_read(cx, from, &mut ReadBuf::uninit(&mut stack))
+            {
+                return;
+            }
+        }
+        cx.waker().wake_by_ref();
     }
 
     /// Reads once; false when there is nothing now.
-    fn poll_read<F: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut F, room: &mut ReadBuf<'_>) -> bool {
+    fn poll_read<F: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        room: &mut ReadBuf<'_>,
+    ) -> bool {
         let before = room.filled().len();
         let read = Pin::new(from).poll_read(cx, room);
         self.is_drained = read.is_pending();
         match read {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if room.filled().len() > before => {}
-            Poll::Ready(Ok(())) => self.source = Source::Finished,
+            Poll::Ready(Ok(())) if !self.is_source_reset => self.source = Source::Finished,
             // TLS without its close_notify is one of these: it was cut off.
-            Poll::Ready(Err(_)) => self.source = Source::Broken,
+            Poll::Ready(_) => self.source = Source::Broken,
         }
         true
     }
@@ -248,8 +326,8 @@ impl Flow {
         if self.sink == Sink::Unflushed {
             match ready!(Pin::new(to).poll_flush(cx)) {
                 Ok(()) => self.sink = Sink::Open,
-                Err(_) => {
-                    self.sink = Sink::Broken;
+                Err(error) => {
+                    self.sink = Sink::after(&error);
                     return Poll::Ready(());
                 }
             }
