@@ -24,68 +24,68 @@ pub(crate) enum Name {
     FramingLookalike,
     /// `weft-*`: what two sidecars tell one another.
     Mesh,
-    /// Says who calls, what the content is, or who may keep it.
+    /// Says who calls, what the content is, or who may keep it: upstreams and
+    /// policies rely on it, so it is never removed because `Connection` names
+    /// it, and never accepted in a trailer section (RFC 9110 §6.5.1).
     Guarded,
     Other,
 }
-
-/// Fields that an upstream or a policy relies on: never removed because
-/// `Connection` names them, never accepted in a trailer section
-/// (RFC 9110 §6.5.1: authentication, content and response control data).
-const GUARDED: &[&str] = &[
-    "authorization",
-    "cache-control",
-    "content-encoding",
-    "content-range",
-    "content-type",
-    "cookie",
-    "forwarded",
-    "proxy-authorization",
-    "set-cookie",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-];
 
 const MESH_PREFIX: &[u8] = b"weft-";
 
 impl Name {
     /// Classifies a name, whatever its case.
     pub(crate) fn of(name: &[u8]) -> Self {
-        let exact =
-            |known: &str, class| name.eq_ignore_ascii_case(known.as_bytes()).then_some(class);
-        // The length tells nearly all apart, so a field costs at most three comparisons.
-        let known = match name.len() {
-            2 => exact("te", Self::Te),
-            4 => exact("host", Self::Host),
-            6 => exact("expect", Self::Expect),
-            7 => exact("upgrade", Self::Upgrade).or_else(|| exact("trailer", Self::Trailer)),
-            10 => exact("connection", Self::Connection)
-                .or_else(|| exact("keep-alive", Self::KeepAlive)),
-            14 => exact("content-length", Self::ContentLength)
-                .or_else(|| exact("http2-settings", Self::Http2Settings)),
-            16 => exact("proxy-connection", Self::ProxyConnection),
-            17 => exact("transfer-encoding", Self::TransferEncoding),
-            _ => None,
-        };
-        known.unwrap_or_else(|| Self::by_list(name))
+        let candidates = Self::of_length(name.len());
+        let known = candidates
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+        match known {
+            Some((_, class)) => *class,
+            None if is_mesh(name) => Self::Mesh,
+            None if FRAMING.iter().any(|framing| is_lookalike(name, framing)) => {
+                Self::FramingLookalike
+            }
+            None => Self::Other,
+        }
     }
 
-    fn by_list(name: &[u8]) -> Self {
-        if name
-            .split_at_checked(MESH_PREFIX.len())
-            .is_some_and(|(start, _)| start.eq_ignore_ascii_case(MESH_PREFIX))
-        {
-            return Self::Mesh;
+    /// The names of a length: few, so that a field costs at most three comparisons.
+    const fn of_length(length: usize) -> &'static [(&'static str, Self)] {
+        match length {
+            2 => &[("te", Self::Te)],
+            4 => &[("host", Self::Host)],
+            6 => &[("expect", Self::Expect), ("cookie", Self::Guarded)],
+            7 => &[("upgrade", Self::Upgrade), ("trailer", Self::Trailer)],
+            9 => &[("forwarded", Self::Guarded), ("x-real-ip", Self::Guarded)],
+            10 => &[
+                ("connection", Self::Connection),
+                ("keep-alive", Self::KeepAlive),
+                ("set-cookie", Self::Guarded),
+            ],
+            12 => &[("content-type", Self::Guarded)],
+            13 => &[
+                ("authorization", Self::Guarded),
+                ("cache-control", Self::Guarded),
+                ("content-range", Self::Guarded),
+            ],
+            14 => &[
+                ("content-length", Self::ContentLength),
+                ("http2-settings", Self::Http2Settings),
+            ],
+            15 => &[("x-forwarded-for", Self::Guarded)],
+            16 => &[
+                ("proxy-connection", Self::ProxyConnection),
+                ("content-encoding", Self::Guarded),
+                ("x-forwarded-host", Self::Guarded),
+            ],
+            17 => &[
+                ("transfer-encoding", Self::TransferEncoding),
+                ("x-forwarded-proto", Self::Guarded),
+            ],
+            19 => &[("proxy-authorization", Self::Guarded)],
+            _ => &[],
         }
-        if FRAMING.iter().any(|framing| is_lookalike(name, framing)) {
-            return Self::FramingLookalike;
-        }
-        let guarded = GUARDED
-            .iter()
-            .any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
-        if guarded { Self::Guarded } else { Self::Other }
     }
 
     /// Meant for the next hop alone (RFC 9110 §7.6.1), or, as `HTTP2-Settings`,
@@ -120,6 +120,11 @@ impl Name {
     pub(crate) const fn trailer_may_carry(self) -> bool {
         matches!(self, Self::Other | Self::Mesh)
     }
+}
+
+fn is_mesh(name: &[u8]) -> bool {
+    name.split_at_checked(MESH_PREFIX.len())
+        .is_some_and(|(start, _)| start.eq_ignore_ascii_case(MESH_PREFIX))
 }
 
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
@@ -162,10 +167,22 @@ mod tests {
             ("Content_Length", Name::FramingLookalike),
             ("TRANSFER_ENCODING", Name::FramingLookalike),
             ("Cookie", Name::Guarded),
+            ("X-Forwarded-Proto", Name::Guarded),
+            ("proxy-authorization", Name::Guarded),
             ("accept", Name::Other),
             ("", Name::Other),
         ] {
             assert_eq!(Name::of(name.as_bytes()), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_known_name_stands_under_its_length() {
+        for length in 0..64 {
+            for (name, class) in Name::of_length(length) {
+                assert_eq!(name.len(), length, "{name}");
+                assert_eq!(Name::of(name.to_uppercase().as_bytes()), *class);
+            }
         }
     }
 

@@ -77,17 +77,15 @@ pub(super) struct Entries(SmallVec<[Entry; INLINE]>);
 impl Entries {
     /// `None` only if a token was not borrowed from `block`.
     pub(super) fn of(block: &[u8], tokens: &[httparse::Header<'_>]) -> Option<Self> {
-        tokens
-            .iter()
-            .map(|token| {
-                Some(Entry {
-                    name: Span::of(block, token.name.as_bytes())?,
-                    value: Span::of(block, token.value)?,
-                    class: Name::of(token.name.as_bytes()),
-                })
-            })
-            .collect::<Option<_>>()
-            .map(Self)
+        let mut entries = SmallVec::with_capacity(tokens.len());
+        for token in tokens {
+            entries.push(Entry {
+                name: Span::of(block, token.name.as_bytes())?,
+                value: Span::of(block, token.value)?,
+                class: Name::of(token.name.as_bytes()),
+            });
+        }
+        Some(Self(entries))
     }
 }
 
