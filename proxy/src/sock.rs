@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt},
+};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -63,16 +66,24 @@ pub(crate) struct Source {
     pub(crate) mark: Option<u32>,
 }
 
-/// A listener that shares its port with other workers. `[::]` takes IPv4 too.
+/// A listener that shares its port with other workers. `[::]` takes both
+/// families, and IPv4 alone where the kernel was started without IPv6.
 ///
 /// # Errors
 /// When the address is taken or not ours.
 pub(crate) fn listener(address: SocketAddr, liveness: &Liveness) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
+    let open = |address| {
+        let domain = Domain::for_address(address);
+        Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+    };
+    let is_wildcard = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+    let (socket, address) = match open(address) {
+        Err(error) if is_wildcard && error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            (open(v4)?, v4)
+        }
+        socket => (socket?, address),
+    };
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }

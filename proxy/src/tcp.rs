@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::server;
 
-use self::flow::{Broken, Flow};
+use self::flow::{Broken, Flow, LARGE};
 use crate::{
     outcome::{Outcome, Reason, Side},
     prefixed::Prefixed,
@@ -69,6 +69,23 @@ pub(crate) struct Prefixes {
     pub(crate) from_upstream: Bytes,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Limits {
+    /// Silence in both directions that ends it; `None` is for ever.
+    pub(crate) idle: Option<Duration>,
+    /// Most bytes of one direction's buffer; 4 KiB or less is no growth.
+    pub(crate) buffer: usize,
+}
+
+impl From<Option<Duration>> for Limits {
+    fn from(idle: Option<Duration>) -> Self {
+        Self {
+            idle,
+            buffer: LARGE,
+        }
+    }
+}
+
 /// What was carried so far. The caller keeps it, so that an access log written
 /// when the story is dropped tells the truth.
 #[derive(Debug, Default)]
@@ -114,13 +131,14 @@ pub(crate) async fn carry<D: Leg, U: Leg>(
     mut downstream: D,
     mut upstream: U,
     prefixes: Prefixes,
-    idle: Option<Duration>,
+    limits: impl Into<Limits>,
     progress: &Progress,
     cut: impl Future<Output = Reason>,
 ) -> Ended {
+    let Limits { idle, buffer } = limits.into();
     let mut carrier = Carrier {
-        up: Flow::new(prefixes.from_downstream),
-        down: Flow::new(prefixes.from_upstream),
+        up: Flow::new(prefixes.from_downstream, buffer),
+        down: Flow::new(prefixes.from_upstream, buffer),
         idle,
         active: Instant::now(),
     };

@@ -165,17 +165,17 @@ pub(super) const RENEWAL_FRACTION: Knob = Knob {
 pub(super) const OUTBOUND_LISTEN: Knob = Knob {
     name: "WEFT_OUTBOUND_LISTEN",
     kind: Kind::Address,
-    default: Some("0.0.0.0:15001"),
+    default: Some("[::]:15001"),
     help: "Where the redirected connections of our workload arrive",
-    why: "Fixed port of the mesh; `[::]:15001` takes both families.",
+    why: "Fixed port of the mesh; `[::]` takes both families.",
 };
 
 pub(super) const INBOUND_LISTEN: Knob = Knob {
     name: "WEFT_INBOUND_LISTEN",
     kind: Kind::Address,
-    default: Some("0.0.0.0:15006"),
+    default: Some("[::]:15006"),
     help: "Where the redirected connections to our workload arrive",
-    why: "Fixed port of the mesh; `[::]:15006` takes both families.",
+    why: "Fixed port of the mesh; `[::]` takes both families.",
 };
 
 pub(super) const METRICS_LISTEN: Knob = Knob {

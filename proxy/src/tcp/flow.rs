@@ -16,7 +16,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const SMALL: usize = 4 * 1024;
-const LARGE: usize = 256 * 1024;
+/// Size to which a buffer grows unless told otherwise.
+pub(super) const LARGE: usize = 256 * 1024;
 /// How much faster each buffer is than the last.
 const GROWTH: usize = 4;
 /// Bytes after which other connections of the worker have their turn.
@@ -38,6 +39,7 @@ pub(super) struct Flow {
     end: usize,
     /// Size of the next buffer.
     size: usize,
+    largest: usize,
     source: Source,
     sink: Sink,
     /// The source was reset, so that its end is none.
@@ -79,13 +81,14 @@ impl Sink {
 }
 
 impl Flow {
-    pub(super) fn new(prefix: Bytes) -> Self {
+    pub(super) fn new(prefix: Bytes, largest: usize) -> Self {
         Self {
             prefix,
             heap: Box::default(),
             start: 0,
             end: 0,
             size: SMALL,
+            largest,
             source: Source::Open,
             sink: Sink::Open,
             is_source_reset: false,
@@ -135,6 +138,10 @@ impl Flow {
             self.size = SMALL;
             self.heap = Box::default();
         }
+    }
+
+    fn grow(&mut self) {
+        self.size = (self.size * GROWTH).min(self.largest).max(SMALL);
     }
 
     fn is_waiting(&self) -> bool {
@@ -244,7 +251,7 @@ impl Flow {
             return Poll::Ready(());
         }
         if read.len() == SMALL {
-            self.size = SMALL * GROWTH;
+            self.grow();
         }
         let written = match self.poll_write(cx, to, read) {
             Poll::Ready(Ok(written)) => written,
@@ -278,7 +285,7 @@ impl Flow {
         self.heap = heap;
         (self.start, self.end) = (0, filled);
         if filled == self.size {
-            self.size = (self.size * GROWTH).min(LARGE);
+            self.grow();
         }
         if filled == 0 && self.source == Source::Open {
             self.poll_flush(cx, to)

@@ -286,6 +286,34 @@ async fn a_slow_reader_costs_a_bounded_buffer_that_is_kept_while_full() {
     assert_eq!(ended, Ended::Finished);
 }
 
+#[tokio::test]
+async fn a_buffer_grows_to_its_limit_and_no_further() {
+    for (buffer, held) in [(0, 0), (100_000, 100_000)] {
+        let (mut client, downstream, upstream, mut server) = ends().await;
+        let progress = Progress::default();
+        let limits = Limits { idle: None, buffer };
+        let bulk = pattern(4 << 20, 7);
+        let talk = async {
+            let mut received = vec![0; bulk.len()];
+            let (sent, _) = tokio::join!(client.write_all(&bulk), server.read_exact(&mut received));
+            sent.unwrap();
+            assert!(received == bulk);
+            assert_eq!(progress.buffered.get(), held);
+            drop((client, server));
+        };
+        let none = Prefixes::default();
+        let carried = carry(
+            downstream,
+            upstream,
+            none,
+            limits,
+            &progress,
+            future::pending(),
+        );
+        assert_eq!(tokio::join!(carried, talk).0, Ended::Finished);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_in_both_directions_ends_it_after_the_idle_timeout() {
     let (client, downstream, upstream, mut server) = ends().await;
