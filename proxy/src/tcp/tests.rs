@@ -9,7 +9,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
 };
 use tokio_rustls::{
-    TlsAcceptor, TlsConnector,
+    TlsAcceptor, TlsConnector, client,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
         crypto::aws_lc_rs,
