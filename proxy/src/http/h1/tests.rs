@@ -247,6 +247,7 @@ fn a_head_at_its_limits_survives_the_second_sidecar() {
         framing: Framing::None,
         persistence: Persistence::Close,
         mesh_fields: MeshFields::Keep,
+        path: None,
         extra: &extra,
     };
     encode_request(&mut out, &head, &edit);

@@ -15,6 +15,7 @@ fn edit(framing: Framing, persistence: Persistence) -> Edit<'static> {
         framing,
         persistence,
         mesh_fields: MeshFields::Keep,
+        path: None,
         extra: &[],
     }
 }
