@@ -44,8 +44,9 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 /// Between two tries to reach the control plane.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// A burst of changes is kept once.
+/// A burst of changes is kept once, a storm once per ten seconds.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
+const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Of one message of the control plane.
 const LARGEST_MESSAGE: usize = 16 << 20;
@@ -83,6 +84,7 @@ pub(super) struct Client {
     /// Named by the last heartbeat in another version than is held.
     suspects: HashSet<Key>,
     keep_at: Option<Instant>,
+    kept_at: Option<Instant>,
     sweep_at: Instant,
 }
 
@@ -122,6 +124,7 @@ impl Client {
             rejected_versions: HashMap::new(),
             suspects: HashSet::new(),
             keep_at: None,
+            kept_at: None,
             sweep_at,
         }
     }
@@ -306,7 +309,6 @@ impl Client {
         }
         if applied.is_new {
             self.keep_soon();
-            self.health.update(|status| status.is_restored = false);
             self.subscriptions.answer(&self.store.snapshot());
         }
         self.report();
@@ -372,12 +374,16 @@ impl Client {
     }
 
     fn keep_soon(&mut self) {
-        let soon = || Instant::now() + KEEP_AFTER;
-        self.keep_at.get_or_insert_with(soon);
+        let soon = Instant::now() + KEEP_AFTER;
+        let next = self
+            .kept_at
+            .map_or(soon, |last| soon.max(last + KEEP_EVERY));
+        self.keep_at = self.keep_at.or(Some(next));
     }
 
     fn keep(&mut self) {
         self.keep_at = None;
+        self.kept_at = Some(Instant::now());
         self.state.keep_configuration(&self.store.to_bytes());
     }
 }

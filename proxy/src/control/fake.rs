@@ -268,7 +268,8 @@ impl Identity for Services {
         let from = i64::try_from((now - NOW).as_secs()).unwrap();
         let until = from + plane.life;
         let wanted = Wanted {
-            from,
+            // For clocks that are slow.
+            from: from - 60,
             until,
             ..Wanted::of(&[SHOP])
         };

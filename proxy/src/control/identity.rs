@@ -73,8 +73,9 @@ impl Keeper {
     /// For as long as the proxy lives.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::default();
+        let mut got = None;
         loop {
-            self.until_due().await;
+            self.until_due(got).await;
             match Box::pin(self.renew()).await {
                 Ok(()) => {
                     backoff.reset();
@@ -83,6 +84,9 @@ impl Keeper {
                         status.renewal_error = None;
                     });
                     tracing::info!(identity = %self.identity, "certificate issued");
+                    got = Some(self.certificates.wall().now());
+                    // Whatever the authority issues, it is not asked in a tight loop.
+                    tokio::time::sleep(SHORTEST_WAIT).await;
                 }
                 Err(error) => {
                     let wait = backoff.next(self.longest_wait()).max(SHORTEST_WAIT);
@@ -97,15 +101,20 @@ impl Keeper {
         }
     }
 
-    /// Resolves when a certificate has to be asked for.
-    async fn until_due(&self) {
+    /// Resolves when a certificate has to be asked for. `got`: when the current
+    /// one came, unless an earlier life of this proxy got it.
+    async fn until_due(&self, got: Option<Duration>) {
         let mut changes = self.certificates.subscribe();
         // One draw per certificate: a thousand proxies that started together
         // shall not renew together.
         let share = 0.6 + (fastrand::f64() - 0.5) * 0.1;
         loop {
             let due = match &changes.borrow_and_update().certificate {
-                Some(own) => own.not_before + (own.not_after - own.not_before).mul_f64(share),
+                // Authorities date back for slow clocks: a life begins when it was got.
+                Some(own) => {
+                    let begun = got.unwrap_or(own.not_before);
+                    begun + own.not_after.saturating_sub(begun).mul_f64(share)
+                }
                 None => return,
             };
             let left = due.saturating_sub(self.certificates.wall().now());

@@ -362,6 +362,18 @@ async fn renewal_begins_at_60_percent_of_a_life_with_the_token_of_the_day() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
+async fn a_short_life_that_is_dated_back_far_does_not_renew_all_the_time() {
+    let mut tasks = Tasks::new();
+    let fake = Fake::start(&mut tasks);
+    // The fake dates back by a minute.
+    fake.set(|plane| plane.life = 20);
+    let (_proxy, _directory) = launch(&fake);
+    sleep(Duration::from_secs(60)).await;
+    let issued = fake.plane.lock().unwrap().issued.len();
+    assert!((5..=6).contains(&issued), "{issued}");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn an_authority_that_is_down_for_most_of_a_life_leaves_no_gap() {
     let mut tasks = Tasks::new();
     let fake = Fake::start(&mut tasks);
