@@ -3,7 +3,13 @@
 //! `app` registers it over the snapshot and the control plane's health, so
 //! that nobody has to keep gauges in step. Never on the path.
 
-use std::{fmt, sync::Arc, sync::atomic::Ordering};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -12,7 +18,10 @@ use prometheus_client::{
 };
 
 use crate::{
-    discovery::{Backend, EndpointCells, EndpointState, Health, Meaning, Snapshot, Status, Stream},
+    discovery::{
+        Backend, BackendCells, EndpointCells, EndpointState, Health, Meaning, Snapshot, Status,
+        Stream,
+    },
     telemetry::Registry,
 };
 
@@ -24,6 +33,9 @@ pub(crate) fn observe(registry: &mut Registry, latest: Latest, health: Arc<Healt
     let mut area = registry.area("endpoints");
     area.describe(KNOWN.0, KNOWN.1, MetricType::Gauge);
     area.describe(EJECTED.0, EJECTED.1, MetricType::Gauge);
+    for (name, help, _) in LOADS {
+        area.describe(name, help, MetricType::Gauge);
+    }
     area.collector(Box::new(Endpoints(latest)));
     let mut area = registry.area("control");
     for (name, help, kind, _) in FACTS {
@@ -40,6 +52,25 @@ const EJECTED: (&str, &str) = (
     "ejected",
     "1 for each endpoint that the breaker has taken out",
 );
+
+/// What a destination's limits are held against, over all workers.
+const LOADS: [(&str, &str, fn(&BackendCells) -> &AtomicU32); 3] = [
+    (
+        "connections",
+        "Connections to a service port's endpoints that its limit counts",
+        |cells| &cells.connections,
+    ),
+    (
+        "requests_in_flight",
+        "Requests to a service port's endpoints that have not ended",
+        |cells| &cells.in_flight,
+    ),
+    (
+        "requests_pending",
+        "Requests that wait for a free slot of a service port",
+        |cells| &cells.pending,
+    ),
+];
 
 struct Endpoints(Latest);
 
@@ -81,6 +112,15 @@ impl Collector for Endpoints {
                     ("pod", &pod),
                 ];
                 metric.encode_family(&labels)?.encode_gauge(&1_u64)?;
+            }
+        }
+        for (name, help, of) in LOADS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for backend in &backends {
+                let (service, port) = (backend.service.to_string(), backend.port.to_string());
+                let labels = [("service", service.as_str()), ("port", &port)];
+                let load = of(&backend.cells).load(Ordering::Relaxed);
+                metric.encode_family(&labels)?.encode_gauge(&load)?;
             }
         }
         Ok(())

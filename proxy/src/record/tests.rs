@@ -1,13 +1,14 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    sync::mpsc,
+    sync::{atomic::Ordering, mpsc},
 };
 
 use super::*;
 use crate::{
     discovery::{
-        BackendPolicy, EndpointCells, EndpointKey, EndpointState, Protocol, Security, ServiceName,
+        BackendPolicy, EndpointCells, EndpointKey, EndpointState, Health, Meaning, Protocol,
+        Security, ServiceName, Snapshot, Stream,
     },
     outcome::Reason,
 };
@@ -352,4 +353,74 @@ async fn a_writer_that_stalls_loses_lines_and_never_the_path_time() {
         dropped.is_some_and(|lines| (974..=976).contains(&lines.parse::<u32>().unwrap())),
         "{dropped:?}"
     );
+}
+
+/// A snapshot in which the service `cart` has one endpoint, which is out.
+fn one_ejected() -> Snapshot {
+    let cart = backend("cart");
+    let out = cart.endpoints.first().unwrap();
+    out.cells
+        .breaker
+        .store(EndpointCells::OUT, Ordering::Relaxed);
+    cart.cells.in_flight.store(3, Ordering::Relaxed);
+    let service = ServicePort {
+        service: cart.service.clone(),
+        port: 80,
+        protocol: Protocol::Detect,
+        routes: None,
+        default: cart,
+    };
+    let address = SocketAddr::from(([10, 96, 0, 1], 80));
+    let meaning = Meaning::Service(Arc::new(service));
+    Snapshot {
+        addresses: [(address, meaning.into())].into(),
+        ..Snapshot::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gauges_of_endpoints_and_of_the_control_plane_are_read_at_the_scrape() {
+    let mut registry = Registry::new();
+    let snapshot = Arc::new(one_ejected());
+    let health = Arc::new(Health::default());
+    observe(
+        &mut registry,
+        Box::new(move || Arc::clone(&snapshot)),
+        Arc::clone(&health),
+    );
+    assert!(
+        !registry
+            .encode()
+            .unwrap()
+            .contains("weft_control_age_seconds ")
+    );
+
+    health.update(|status| {
+        status.heard = Some(Instant::now());
+        status.stream = Stream::Open;
+    });
+    tokio::time::advance(Duration::from_secs(7)).await;
+    let page = registry.encode().unwrap();
+    for line in [
+        r#"weft_endpoints_known{service="shop/cart",port="80",state="ejected"} 1"#,
+        r#"weft_endpoints_known{service="shop/cart",port="80",state="ready"} 0"#,
+        r#"weft_endpoints_ejected{service="shop/cart",port="80",pod="shop/cart-0"} 1"#,
+        r#"weft_endpoints_requests_in_flight{service="shop/cart",port="80"} 3"#,
+        "weft_control_stream_open 1.0",
+        "weft_control_age_seconds 7.0",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
+}
+
+#[test]
+fn a_proxy_without_traffic_has_few_series() {
+    let mut world = World::new(Mode::Off, 100);
+    observe(&mut world.registry, Box::new(Arc::default), Arc::default());
+    let samples = world
+        .page()
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count();
+    assert!(samples <= 100, "{samples} samples before any traffic");
 }
