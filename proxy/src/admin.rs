@@ -31,7 +31,7 @@ use crate::{
     telemetry::Registry,
 };
 
-pub use socket::drain;
+pub(crate) use socket::drain;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {

@@ -14,7 +14,7 @@ pub mod config;
 pub mod reference;
 
 // Stories.
-pub mod admin;
+mod admin;
 mod inbound;
 mod outbound;
 

@@ -64,15 +64,21 @@ fn functions(file: &File) -> Vec<(String, usize)> {
             })
             .collect();
         let is_function = words.contains(&"fn") || code.starts_with("fn ");
-        if !is_function || code.trim_end().ends_with(';') {
+        let Some(rest) = lines.get(at..).filter(|_| is_function) else {
+            continue;
+        };
+        // A declaration ends before any body begins.
+        let ends = |line: &&&str| line.trim_end().ends_with([';', '{', '}']);
+        if rest
+            .iter()
+            .find(ends)
+            .is_none_or(|line| line.trim_end().ends_with(';'))
+        {
             continue;
         }
         let closes =
             |line: &&str| line.len() - line.trim_start().len() == indent && line.trim() == "}";
-        let Some(length) = lines
-            .get(at..)
-            .and_then(|rest| rest.iter().position(|line| closes(&line)))
-        else {
+        let Some(length) = rest.iter().position(|line| closes(&line)) else {
             continue;
         };
         found.push((format!("{}:{}", file.path, at + 1), length + 1));
@@ -193,7 +199,7 @@ fn only_clock_asks_for_the_date_and_only_tokio_for_the_time() {
 const ENVIRONMENT: [(&str, &str); 2] = [
     ("/src/config.rs:", "the knobs are read here"),
     (
-        "control-plane/src/run",
+        "control-plane/src/run/",
         "it hands a program its environment, and finds the user's directories",
     ),
 ];

@@ -80,7 +80,7 @@ async fn obey(mut stream: UnixStream, control: &drain::Control) -> io::Result<()
 ///
 /// # Errors
 /// When no proxy answers there, or it refuses.
-pub fn drain(socket: &Path) -> io::Result<()> {
+pub(crate) fn drain(socket: &Path) -> io::Result<()> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", socket.display()));
     command(socket, "drain").map(drop).map_err(named)
