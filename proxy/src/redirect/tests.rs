@@ -37,10 +37,15 @@ fn rules(own: Own) -> Rules {
     }
 }
 
+/// Says so past the test's captured output.
+fn skipped(why: &str) {
+    let _unheard = writeln!(io::stderr(), "SKIPPED: {why}");
+}
+
 /// Runs `test` on a thread in a new network namespace with `lo` up.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
     if !Uid::effective().is_root() {
-        eprintln!("SKIPPED: needs root to make network namespaces");
+        skipped("needs root to make network namespaces");
         return;
     }
     let ended = thread::spawn(|| {
@@ -486,7 +491,7 @@ fn the_rules_hold_inside_an_unprivileged_user_namespace() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     if said.contains("unshare failed") {
-        eprintln!("SKIPPED: user namespaces are switched off here: {said}");
+        skipped(&format!("user namespaces are switched off here: {said}"));
         return;
     }
     assert!(
@@ -504,7 +509,7 @@ fn inside_a_user_namespace() {
 #[test]
 fn without_the_right_it_says_so_and_how_to_get_it() {
     if !Uid::effective().is_root() {
-        eprintln!("SKIPPED: needs root to give up the right");
+        skipped("needs root to give up the right");
         return;
     }
     let said = thread::spawn(|| {
