@@ -92,7 +92,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     };
     tasks.push(runtime::spawn(renewal.keep(roots.clone(), tls_in, hub.clone())));
     let (end, ended) = watch::channel(None);
-    tasks.extend(source::start(&config.sources, &hub, &end));
+    tasks.extend(source::start(&config.sources, &config.state_dir.join("last-good"), &hub, &end));
 
     let listener = accept::Listener::bind(&config.listen).await.with_context(|| format!("listening on {} (--listen)", config.listen))?;
     let listen = listener.address()?;

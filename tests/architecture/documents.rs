@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs};
 
+use weft_control_plane::reference as control_plane;
 use weft_proxy::reference;
 
 use crate::{layers, source};
@@ -74,6 +75,31 @@ fn the_table_of_knobs_is_the_code() {
             .expect("a string takes text");
     }
     hold("docs/configuration.md", "proxy knobs", &table);
+}
+
+#[test]
+fn the_table_of_the_control_planes_knobs_is_the_code() {
+    let mut table =
+        "| Option | Variable | Default | What it does |\n|---|---|---|---|\n".to_owned();
+    for knob in control_plane::knobs() {
+        let default = knob.default.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"));
+        let (option, variable, help) = (knob.option, knob.variable, knob.help);
+        writeln!(table, "| `{option}` | `{variable}` | {default} | {help} |")
+            .expect("a string takes text");
+    }
+    hold("docs/configuration.md", "control plane knobs", &table);
+}
+
+#[test]
+fn the_table_of_the_control_planes_metrics_is_the_code() {
+    let mut table = "| Metric | Type | What it says |\n|---|---|---|\n".to_owned();
+    let mut metrics = control_plane::metrics().expect("metrics register");
+    metrics.sort_by(|one, other| one.name.cmp(&other.name));
+    for metric in metrics {
+        let (name, kind, help) = (metric.name, metric.kind, metric.help);
+        writeln!(table, "| `{name}` | {kind} | {help} |").expect("a string takes text");
+    }
+    hold("docs/metrics.md", "control plane metrics", &table);
 }
 
 #[test]
@@ -311,6 +337,7 @@ fn is_of(metric: &reference::Metric, word: &str) -> bool {
 #[test]
 fn every_metric_in_a_document_exists() {
     let metrics = reference::metrics().expect("metrics register");
+    let of_control_plane = control_plane::metrics().expect("metrics register");
     let areas: BTreeSet<_> = metrics
         .iter()
         .filter_map(|metric| metric.name.split('_').nth(1))
@@ -325,7 +352,8 @@ fn every_metric_in_a_document_exists() {
             else {
                 continue;
             };
-            let is_known = metrics.iter().any(|metric| is_of(metric, word));
+            let is_known = metrics.iter().any(|metric| is_of(metric, word))
+                || of_control_plane.iter().any(|metric| metric.name == word.trim_end_matches("_bucket"));
             if areas.contains(area.0) && !is_known {
                 wrong.push(format!("{document} names {word}"));
             }

@@ -4,7 +4,10 @@
 //! and the earlier one is back when the later is gone. With a single source
 //! nothing is kept here.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use futures_util::{StreamExt, stream::select_all};
 use tokio::sync::{mpsc, watch};
@@ -17,18 +20,25 @@ use crate::{
     sources::files::{self, Update},
 };
 
+/// `memory` is where the last good text of each file outlives the process.
 /// `end` is told when a directory can be watched no longer: what is served
 /// would grow old without anybody noticing.
-pub(crate) fn start(directories: &[PathBuf], hub: &Hub, end: &watch::Sender<Option<String>>) -> Vec<Task> {
+pub(crate) fn start(
+    directories: &[PathBuf],
+    memory: &Path,
+    hub: &Hub,
+    end: &watch::Sender<Option<String>>,
+) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut updates = Vec::new();
     for (at, directory) in directories.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(16);
         updates.push(ReceiverStream::new(receiver).map(move |update| (at, update)).boxed());
-        let (directory, end) = (directory.clone(), end.clone());
+        // By position: a source that changes places is read anew in any case.
+        let (memory, directory, end) = (memory.join(at.to_string()), directory.clone(), end.clone());
         tasks.push(runtime::spawn(async move {
             let shown = directory.display().to_string();
-            if let Err(error) = files::watch(directory, None, sender).await {
+            if let Err(error) = files::watch(directory, Some(memory), sender).await {
                 end.send_replace(Some(format!("watching {shown}: {error}")));
             }
         }));

@@ -1,4 +1,5 @@
-//! What `serve` counts, under `weft_control_`.
+//! What `serve` counts, under `weft_control_plane_`: `weft_control_`
+//! is what a proxy says of its control plane.
 //!
 //! Registered in `app`. Labels are enums: nothing that a caller sent.
 
@@ -112,7 +113,7 @@ impl Metrics {
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let control = registry.sub_registry_with_prefix("weft_control");
+        let control = registry.sub_registry_with_prefix("weft_control_plane");
         control.register("connections", "Open connections", self.connections.clone());
         control.register("connections_refused", "Connections that came to nothing", self.refused.clone());
         control.register("streams", "Proxies that watch", self.streams.clone());
