@@ -13,6 +13,7 @@ mod endpoints;
 mod problems;
 mod ranges;
 mod services;
+mod sets;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! Workloads, services, routes and policies as the mesh sees them.
 //!
 //! Plain types, std only. Sources make them from manifests, `index` joins
-//! them, `serve` renders what `index` joined. Never parses, never waits.
+//! them, `serve` renders what `index` joined. Never parses, never waits. One
+//! page for all of the contract, so over the file's budget.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -110,15 +110,15 @@ fn of_slice(tables: &Tables, name: &Name, found: &mut Found<'_>) {
     for (index, entry) in slice.slice.endpoints.iter().enumerate() {
         let Some(pod) = &entry.pod else { continue };
         let pod = Name::new(&name.namespace, pod);
-        let field = format!("endpoints[{index}].targetRef.name");
+        let field = || format!("endpoints[{index}].targetRef.name");
         match tables.pods.get(&pod) {
             None => found.add(
-                field,
+                field(),
                 format!("there is no Pod {pod}: it gets no traffic"),
                 "create the Pod, or drop the targetRef if nothing of the mesh is behind the address",
             ),
             Some(pod) if !entry.addresses.iter().any(|ip| pod.addresses.contains(ip)) => found.add(
-                field,
+                field(),
                 format!("Pod {} has none of these addresses: it gets no traffic", pod.name),
                 "list an address of the pod",
             ),

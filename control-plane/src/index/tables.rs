@@ -6,11 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::Hash,
     net::IpAddr,
 };
 
-use super::ranges::Ranges;
+use super::{ranges::Ranges, sets::Sets};
 use crate::model::{
     AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, HttpRoute, Key, Kind, Labels,
     Name, Namespace, Object, Pod, Service, SliceEndpoint,
@@ -80,43 +79,6 @@ fn references(namespace: &str, endpoint: &SliceEndpoint) -> Option<Reference> {
     match &endpoint.pod {
         Some(pod) => Some(Reference::Pod(Name::new(namespace, pod))),
         None => endpoint.addresses.first().copied().map(Reference::Address),
-    }
-}
-
-/// A set per key, without empty sets.
-#[derive(Debug)]
-pub(super) struct Sets<K>(HashMap<K, BTreeSet<Name>>);
-
-impl<K> Default for Sets<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash> Sets<K> {
-    fn insert(&mut self, key: K, name: &Name) {
-        self.0.entry(key).or_default().insert(name.clone());
-    }
-
-    fn remove(&mut self, key: &K, name: &Name) {
-        if let Some(set) = self.0.get_mut(key) {
-            set.remove(name);
-            if set.is_empty() {
-                self.0.remove(key);
-            }
-        }
-    }
-
-    pub(super) fn of(&self, key: &K) -> impl Iterator<Item = &Name> {
-        self.0.get(key).into_iter().flatten()
-    }
-
-    fn len(&self, key: &K) -> usize {
-        self.0.get(key).map_or(0, BTreeSet::len)
-    }
-
-    pub(super) fn is_empty(&self, key: &K) -> bool {
-        !self.0.contains_key(key)
     }
 }
 

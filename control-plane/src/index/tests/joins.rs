@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, HttpRoute, Namespace, Parent,
-    Protocol, Rule, SliceEndpoint,
+    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, HttpRoute, Namespace,
+    Parent, Protocol, Rule, SliceEndpoint,
 };
 
 #[test]
@@ -278,7 +278,11 @@ fn an_endpoint_is_called_by_a_family_that_the_service_has() {
         "cart",
     ))));
     assert_eq!(called(&index), [address("10.0.0.1:8080")]);
-    assert!(changes.iter().any(|it| matches!(it, Change::Endpoints { .. })));
+    assert!(
+        changes
+            .iter()
+            .any(|it| matches!(it, Change::Endpoints { .. }))
+    );
 }
 
 #[test]
@@ -305,7 +309,9 @@ fn a_route_says_which_of_its_backends_lead_nowhere() {
     ]);
     let invalid = |index: &Index| {
         let service = index.service(&name("shop/cart")).unwrap();
-        service.ports[0].routes[0].rules[0].backends[0].invalid.clone()
+        service.ports[0].routes[0].rules[0].backends[0]
+            .invalid
+            .clone()
     };
     assert_eq!(invalid(&index), "there is no Service shop/next");
     let next = Object::Service(service("shop/next", "10.96.0.2", "next"));

@@ -10,7 +10,8 @@
 //! move the old one away before they write the new one: a policy must not
 //! vanish for as long as that takes.
 //!
-//! Reads files and directories; the only part that does.
+//! Reads files and directories; only this part does, so it is one file, a little
+//! over the budget.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -2,7 +2,8 @@
 //!
 //! The types are the reference of the kind: every field says what it does, its
 //! default and its range. Ranges are checked here, so that no proxy meets a
-//! value that it can't keep.
+//! value that it can't keep. Over the file's budget because the reference and
+//! its checks are read side by side.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;

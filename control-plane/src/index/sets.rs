@@ -1,0 +1,48 @@
+//! Names by a key: the shape of every reverse table.
+//!
+//! Used by `tables`. A key without names takes no room, so that what has come
+//! and gone leaves nothing behind.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+};
+
+use crate::model::Name;
+
+/// A set per key, without empty sets.
+#[derive(Debug)]
+pub(super) struct Sets<K>(HashMap<K, BTreeSet<Name>>);
+
+impl<K> Default for Sets<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Sets<K> {
+    pub(super) fn insert(&mut self, key: K, name: &Name) {
+        self.0.entry(key).or_default().insert(name.clone());
+    }
+
+    pub(super) fn remove(&mut self, key: &K, name: &Name) {
+        if let Some(set) = self.0.get_mut(key) {
+            set.remove(name);
+            if set.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, key: &K) -> impl Iterator<Item = &Name> {
+        self.0.get(key).into_iter().flatten()
+    }
+
+    pub(super) fn len(&self, key: &K) -> usize {
+        self.0.get(key).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn is_empty(&self, key: &K) -> bool {
+        !self.0.contains_key(key)
+    }
+}
