@@ -4,6 +4,8 @@
 //! handshake, never per request. A `Session` says how long a connection may
 //! live: until either end's certificate ends, or the peer's root is removed.
 
+mod session;
+
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
@@ -26,6 +28,8 @@ use crate::{
         verify::{self, Verifier},
     },
 };
+
+pub(crate) use session::Session;
 
 /// Why certificates or roots are of no use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -150,33 +154,6 @@ pub(crate) struct Material {
     pub(crate) certificate: Option<Certificate>,
 }
 
-/// What a finished handshake proved, and how long that holds.
-#[derive(Clone, Debug)]
-pub(crate) struct Session {
-    /// Proved by its certificate.
-    pub(crate) peer: SpiffeId,
-    pub(super) root: Arc<TrustAnchor<'static>>,
-    /// When the first certificate of both ends expires, since the Unix epoch.
-    pub(crate) ends: Duration,
-    /// When an end that can move its traffic elsewhere should begin to: at
-    /// 80 % of what was left, long after the renewal at 60 % of a life.
-    pub(crate) retires: Duration,
-}
-
-impl Session {
-    pub(super) fn new(proof: verify::Proof, own: Option<&Certificate>, now: Duration) -> Self {
-        let ours = own.map_or(Duration::MAX, |own| own.not_after);
-        let ends = proof.chain.ends.min(ours);
-        let retires = now + ends.saturating_sub(now) / 5 * 4;
-        Self {
-            peer: proof.identity,
-            root: proof.chain.root,
-            ends,
-            retires,
-        }
-    }
-}
-
 /// Holds the current `Material`. Shared by `Arc`; one per proxy.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -284,43 +261,6 @@ impl Store {
             let now = self.wall.now();
             verify::chain(own.chain(), &material.bundle, now, verify::Usage::Both).is_ok()
         })
-    }
-
-    /// May this connection live on?
-    pub(crate) fn still_trusts(&self, session: &Session) -> bool {
-        self.wall.now() <= session.ends
-            && self.current.borrow().bundle.anchors.contains(&session.root)
-    }
-
-    /// Resolves when the connection must end: a certificate ends or the peer's root is removed.
-    pub(crate) async fn ended(&self, session: &Session) {
-        self.over(session, session.ends).await;
-    }
-
-    /// Resolves when the connection should get nothing new: earlier than `ended`
-    /// where a certificate ends, at the same time where a root is removed.
-    pub(crate) async fn retired(&self, session: &Session) {
-        self.over(session, session.retires).await;
-    }
-
-    async fn over(&self, session: &Session, at: Duration) {
-        let mut changes = self.subscribe();
-        loop {
-            let trusted = changes
-                .borrow_and_update()
-                .bundle
-                .anchors
-                .contains(&session.root);
-            let left = at.saturating_sub(self.wall.now());
-            if !trusted || left.is_zero() {
-                return;
-            }
-            // The wall clock may be set; look again now and then.
-            let wait = left.min(Duration::from_secs(60));
-            if let Ok(Err(_)) = tokio::time::timeout(wait, changes.changed()).await {
-                return;
-            }
-        }
     }
 
     /// For one outgoing handshake.
