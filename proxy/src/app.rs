@@ -100,8 +100,6 @@ fn recording(registry: &mut Registry, config: &Config, wall: Wall) -> io::Result
     let recording = record::Config {
         series: told.series,
         series_idle: told.series_idle,
-        access: told.access,
-        access_per_second: told.access_per_second,
     };
     Ok(Shared::new(registry, &recording, log, wall))
 }

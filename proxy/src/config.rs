@@ -53,8 +53,6 @@ pub(crate) struct Control {
     pub(crate) subscription_idle: Duration,
     /// Addresses that are kept up to date at once.
     pub(crate) max_subscriptions: usize,
-    /// Share of a certificate's life after which it is renewed.
-    pub(crate) renewal_fraction: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -72,8 +70,6 @@ pub(crate) struct Sockets {
     pub(crate) mark: Option<u32>,
     pub(crate) keepalive: Duration,
     pub(crate) user_timeout: Duration,
-    /// Most bytes of one copy buffer.
-    pub(crate) buffer: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -96,8 +92,6 @@ pub(crate) struct Http {
     pub(crate) stream_window: u32,
     pub(crate) connection_window: u32,
     pub(crate) max_pending_resets: usize,
-    /// Body bytes kept for a replay.
-    pub(crate) replay_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -105,8 +99,6 @@ pub(crate) struct Pool {
     /// Idle connections kept per worker and endpoint.
     pub(crate) max_idle: usize,
     pub(crate) idle_timeout: Duration,
-    /// A connection older than that takes no new request; `None` is for ever.
-    pub(crate) max_age: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -204,7 +196,6 @@ impl Control {
             ask_timeout: reader.duration(&knobs::ASK_TIMEOUT),
             subscription_idle: reader.duration(&knobs::SUBSCRIPTION_IDLE),
             max_subscriptions: reader.number(&knobs::MAX_SUBSCRIPTIONS, 1, 1_000_000),
-            renewal_fraction: reader.number(&knobs::RENEWAL_FRACTION, 0.1, 0.9),
         }
     }
 }
@@ -225,7 +216,6 @@ impl Sockets {
             mark: reader.number_or_none(&knobs::PROXY_MARK),
             keepalive: reader.duration(&knobs::KEEPALIVE),
             user_timeout: reader.duration(&knobs::USER_TIMEOUT),
-            buffer: reader.number(&knobs::COPY_BUFFER, 4096, 16 << 20),
         }
     }
 }
@@ -251,7 +241,6 @@ impl Http {
             stream_window: reader.number(&knobs::STREAM_WINDOW, 65_535, i32::MAX as u32),
             connection_window: reader.number(&knobs::CONNECTION_WINDOW, 65_535, i32::MAX as u32),
             max_pending_resets: reader.number(&knobs::MAX_PENDING_RESETS, 1, 100_000),
-            replay_bytes: reader.number(&knobs::REPLAY_BYTES, 0, 16 << 20),
         }
     }
 }
@@ -261,7 +250,6 @@ impl Pool {
         Self {
             max_idle: reader.number(&knobs::POOL_MAX_IDLE, 0, 1_000_000),
             idle_timeout: reader.duration(&knobs::POOL_IDLE_TIMEOUT),
-            max_age: reader.duration_or_none(&knobs::POOL_MAX_AGE),
         }
     }
 }

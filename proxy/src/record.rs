@@ -49,9 +49,6 @@ pub(crate) struct Config {
     pub(crate) series: usize,
     /// A label set that nothing uses for so long is forgotten.
     pub(crate) series_idle: Duration,
-    pub(crate) access: Mode,
-    /// Most lines a second while only errors are logged.
-    pub(crate) access_per_second: u32,
 }
 
 /// What all workers record into. Made once; cheap to clone.

@@ -14,7 +14,6 @@ pub(crate) enum Kind {
     DurationOrNone,
     Bytes,
     Count,
-    Fraction,
     NumberOrNone,
     LogFilter,
     LogFormat,
@@ -31,7 +30,6 @@ impl Kind {
             Self::DurationOrNone => "a duration such as 30s, or none",
             Self::Bytes => "a number of bytes",
             Self::Count => "a whole number",
-            Self::Fraction => "a fraction such as 0.6",
             Self::NumberOrNone => "a whole number, or none",
             Self::LogFilter => "a log filter such as info or info,weft_proxy=debug",
             Self::LogFormat => "text or json",
@@ -152,14 +150,6 @@ pub(super) const SUBSCRIPTION_IDLE: Knob = Knob {
     why: "Long enough for periodic jobs, short enough for memory to follow what is really called.",
 };
 
-pub(super) const RENEWAL_FRACTION: Knob = Knob {
-    name: "WEFT_RENEWAL_FRACTION",
-    kind: Kind::Fraction,
-    default: Some("0.6"),
-    help: "Share of a certificate's life after which it is renewed",
-    why: "Leaves 40 % of its life for the control plane to be away.",
-};
-
 // Listeners.
 
 pub(super) const OUTBOUND_LISTEN: Knob = Knob {
@@ -250,14 +240,6 @@ pub(super) const USER_TIMEOUT: Knob = Knob {
     default: Some("60s"),
     help: "TCP_USER_TIMEOUT: sent bytes that nobody acknowledged for so long end the connection",
     why: "Longer than a switch-over of a node's network, shorter than the kernel's 15 minutes.",
-};
-
-pub(super) const COPY_BUFFER: Knob = Knob {
-    name: "WEFT_COPY_BUFFER",
-    kind: Kind::Bytes,
-    default: Some("262144"),
-    help: "Most bytes of a copy buffer of an opaque connection; it starts at 4 KiB and is released when idle",
-    why: "Measured: 256 KiB moves bulk with 26 % less CPU than 64 KiB.",
 };
 
 // Detection and TLS.
@@ -352,14 +334,6 @@ pub(super) const MAX_PENDING_RESETS: Knob = Knob {
     why: "CVE-2023-44487; an honest client stays far below.",
 };
 
-pub(super) const REPLAY_BYTES: Knob = Knob {
-    name: "WEFT_REPLAY_BYTES",
-    kind: Kind::Bytes,
-    default: Some("65536"),
-    help: "Most bytes of a request body that are kept for a retry",
-    why: "Covers RPC-sized bodies; larger ones stream through.",
-};
-
 // Pool.
 
 pub(super) const POOL_MAX_IDLE: Knob = Knob {
@@ -376,14 +350,6 @@ pub(super) const POOL_IDLE_TIMEOUT: Knob = Knob {
     default: Some("60s"),
     help: "An idle connection to an endpoint is closed after",
     why: "Between sidecars nobody closes sooner; an unmeshed server may, and a reused connection's death is replayed.",
-};
-
-pub(super) const POOL_MAX_AGE: Knob = Knob {
-    name: "WEFT_POOL_MAX_AGE",
-    kind: Kind::DurationOrNone,
-    default: Some("none"),
-    help: "A connection older than that takes no new request",
-    why: "Balancing is per request, so age does no harm; mesh connections end with their certificate anyway.",
 };
 
 // Life.
@@ -418,7 +384,7 @@ pub(super) const ACCESS_LOG: Knob = Knob {
     name: "WEFT_ACCESS_LOG",
     kind: Kind::AccessLog,
     default: Some("errors"),
-    help: "Which requests and opaque connections get a line on standard output",
+    help: "Which requests and opaque connections get a line on standard error",
     why: "A failure can be explained afterwards; traffic that goes well costs nothing.",
 };
 
@@ -460,7 +426,6 @@ pub(crate) const ALL: &[Knob] = &[
     ASK_TIMEOUT,
     SUBSCRIPTION_IDLE,
     MAX_SUBSCRIPTIONS,
-    RENEWAL_FRACTION,
     OUTBOUND_LISTEN,
     INBOUND_LISTEN,
     METRICS_LISTEN,
@@ -472,7 +437,6 @@ pub(crate) const ALL: &[Knob] = &[
     PROXY_MARK,
     KEEPALIVE,
     USER_TIMEOUT,
-    COPY_BUFFER,
     CLIENT_SILENCE,
     HANDSHAKE_TIMEOUT,
     MAX_HEADER_BYTES,
@@ -484,10 +448,8 @@ pub(crate) const ALL: &[Knob] = &[
     STREAM_WINDOW,
     CONNECTION_WINDOW,
     MAX_PENDING_RESETS,
-    REPLAY_BYTES,
     POOL_MAX_IDLE,
     POOL_IDLE_TIMEOUT,
-    POOL_MAX_AGE,
     DRAIN_GRACE,
     LOG,
     LOG_FORMAT,

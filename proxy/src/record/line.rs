@@ -96,7 +96,10 @@ struct Endpoint<'a> {
 /// Does an operator want to see it where only errors are logged?
 pub(super) fn is_error(record: &Record) -> bool {
     match record.outcome {
-        Outcome::Faulted(_) | Outcome::PeerFaulted(_) | Outcome::CallerLeft | Outcome::BrokenOff => true,
+        Outcome::Faulted(_)
+        | Outcome::PeerFaulted(_)
+        | Outcome::CallerLeft
+        | Outcome::BrokenOff => true,
         Outcome::Carried => false,
         Outcome::Answered => {
             record.status.is_some_and(|status| status >= 500)

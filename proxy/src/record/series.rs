@@ -90,10 +90,6 @@ impl Labels {
         &self.port
     }
 
-    pub(super) fn route(&self) -> &str {
-        &self.route
-    }
-
     pub(super) fn backend(&self) -> &str {
         &self.backend
     }

@@ -39,17 +39,9 @@ impl World {
         let config = Config {
             series,
             series_idle: Duration::from_secs(1800),
-            access,
-            access_per_second: 10,
         };
         let (sender, lines) = mpsc::channel();
-        let log = AccessLog::start(
-            &mut registry,
-            access,
-            config.access_per_second,
-            Lines(sender),
-        )
-        .unwrap();
+        let log = AccessLog::start(&mut registry, access, 10, Lines(sender)).unwrap();
         let wall = Wall::fixed(Duration::from_secs(951_782_400));
         let shared = Shared::new(&mut registry, &config, log, wall);
         Self {
@@ -334,8 +326,6 @@ async fn a_writer_that_stalls_loses_lines_and_never_the_path_time() {
     let config = Config {
         series: 10,
         series_idle: Duration::from_secs(1),
-        access: Mode::All,
-        access_per_second: 1,
     };
     let log = AccessLog::start(&mut registry, Mode::All, 1, Stalled(stall)).unwrap();
     let recorder = Recorder::new(Shared::new(&mut registry, &config, log, Wall::System));

@@ -229,6 +229,7 @@ fn plan(holder: &Holder, pod: &Pod) -> anyhow::Result<Plan> {
         ("WEFT_POD_NAMESPACE", namespace.into()),
         ("WEFT_POD_NAME", name.into()),
         ("WEFT_POD_UID", live.uid.into()),
+        ("WEFT_SERVICE_ACCOUNT", live.service_account.into()),
         ("WEFT_CONTROL_ADDRESS", control.into()),
         ("WEFT_TOKEN_FILE", directory.join("token").into()),
         (

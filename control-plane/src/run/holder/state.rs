@@ -60,7 +60,7 @@ pub(crate) struct Live {
     pub(crate) uid: String,
     pub(crate) addresses: Addresses,
     labels: Labels,
-    service_account: String,
+    pub(crate) service_account: String,
     meshed: bool,
     pub(crate) ready: bool,
     /// When it was told to stop, RFC 3339.
