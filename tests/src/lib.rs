@@ -2,3 +2,5 @@
 
 pub mod corpus;
 pub mod reference;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,7 @@
+//! Real programs in network namespaces, through two sidecars and without.
+//!
+//! Each behaviour is compared with the same run without a mesh; where a
+//! transparent proxy can't but differ, `docs/differences.md` says so and the
+//! test here holds it.
+
+mod harness;
