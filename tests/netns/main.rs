@@ -5,3 +5,4 @@
 //! test here holds it.
 
 mod harness;
+mod run;

@@ -1,6 +1,7 @@
 //! Harness of the tests that need more than one process.
 
 pub mod corpus;
+pub mod programs;
 pub mod reference;
 pub mod wait;
 pub mod world;
