@@ -95,6 +95,7 @@ impl Settings {
             pool: pool::Config {
                 idle_per_endpoint: config.pool.max_idle,
                 idle_timeout: config.pool.idle_timeout,
+                max_age: config.pool.max_age,
                 connections_per_endpoint: 8,
                 streams_per_connection: config.http.max_streams,
                 stream_window: config.http.stream_window,
@@ -214,11 +215,13 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 fn context(side: Side, settings: &Settings, shares: &Shares) -> Rc<Context> {
     let source = Source { inbound: side == Side::Inbound, mark: settings.mark };
-    let connector = Connector::new(source, settings.liveness, Arc::clone(&shares.certificates));
+    let metrics = shares.shared.metrics();
+    let connector =
+        Connector::new(source, settings.liveness, Arc::clone(&shares.certificates), Arc::clone(metrics));
     Rc::new(Context {
         side,
         snapshot: RefCell::new(Arc::clone(&shares.snapshots.borrow())),
-        pool: Pool::new(settings.pool.clone(), connector),
+        pool: Pool::new(settings.pool.clone(), connector, Arc::clone(metrics)),
         averages: RefCell::new(Averages::new()),
         random: RefCell::new(fastrand::Rng::new()),
         epoch: shares.epoch,

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 use crate::{
-    discovery::{Backend, Endpoint},
+    discovery::{Backend, Endpoint, Security},
     outcome::{Fault, Reason, Side},
     request,
     upstream::pool::{Lease, Pool},
@@ -21,8 +21,7 @@ use crate::{
 use super::{
     answer::{self, ATTEMPT, FAULT},
     h1::{
-        self, Asked, BodyDecoder, Decoded, Fields, Framing, Limits, MeshFields, Persistence, RequestHead, ResponseHead,
-        Scanner,
+        self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, MeshFields, Persistence, RequestHead, ResponseHead, Scanner, Version,
     },
     message::{self, Break, Broken, Chunk, Edit},
 };
@@ -93,20 +92,39 @@ impl request::Request for Request {
 pub(crate) struct Incoming {
     pub(super) reader: Reader,
     decoder: BodyDecoder,
+    /// Decoded ahead of its time.
+    ready: Option<Chunk<Fields>>,
 }
 
 impl Incoming {
     pub(super) fn new(reader: Reader, framing: Framing, limits: &Limits) -> Self {
-        Self { reader, decoder: BodyDecoder::new(framing, limits) }
+        Self { reader, decoder: BodyDecoder::new(framing, limits), ready: None }
+    }
+
+    /// Looks at what came with the head, so that a body which is wrong from
+    /// its first byte never reaches the application.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn look(&mut self) -> Result<(), Bad> {
+        self.ready = match self.decoder.decode(&mut self.reader.buffer)? {
+            Decoded::Data(data) => Some(Chunk::Data(data)),
+            Decoded::Trailers(trailers) => Some(Chunk::Trailers(trailers)),
+            Decoded::NeedMore | Decoded::End => None,
+        };
+        Ok(())
     }
 }
 
 impl message::Incoming<Fields> for Incoming {
     fn is_end(&self) -> bool {
-        self.decoder.is_done()
+        self.ready.is_none() && self.decoder.is_done()
     }
 
     async fn next(&mut self) -> Result<Chunk<Fields>, Break> {
+        if let Some(ready) = self.ready.take() {
+            return Ok(ready);
+        }
         loop {
             match self.decoder.decode(&mut self.reader.buffer) {
                 Ok(Decoded::Data(data)) => return Ok(Chunk::Data(data)),
@@ -289,7 +307,11 @@ impl message::Upstream<Request> for Upstream {
 
     async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, limits: &Limits) -> Result<Self, Reason> {
         let (wire, lease) = pool.http1(backend, endpoint).await?;
-        Ok(Self { wire, lease, limits: *limits })
+        let limits = match endpoint.security {
+            Security::Mesh { .. } => limits.of_mesh(),
+            Security::Unmeshed => *limits,
+        };
+        Ok(Self { wire, lease, limits })
     }
 
     fn is_reused(&self) -> bool {
@@ -306,7 +328,12 @@ impl message::Upstream<Request> for Upstream {
         }
         let head = h1::Edit {
             framing,
-            persistence: Persistence::KeepAlive,
+            // HTTP/1.0 keeps a connection only where both sides ask for it.
+            persistence: match request.0.version() {
+                Version::Http11 => Persistence::KeepAlive,
+                Version::Http10 if request.0.keeps_alive() => Persistence::KeepAlive,
+                Version::Http10 => Persistence::Close,
+            },
             mesh_fields: MeshFields::Strip,
             path: edit.path,
             extra: &extra,
@@ -370,7 +397,7 @@ pub(crate) struct Responding {
 
 impl message::Responding<Response, Fields> for Responding {
     async fn head(&mut self) -> Result<Response, Broken> {
-        let malformed = |bad: h1::Bad| Broken::new(bad.in_response());
+        let malformed = |bad: Bad| Broken::new(bad.in_response());
         let head = loop {
             let parsed = h1::parse_response(&mut self.reader.buffer, &mut self.scanner, &self.limits);
             if let Some(head) = parsed.map_err(malformed)? {

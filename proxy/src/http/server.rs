@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     drain::{self, Phase},
     outcome::{Outcome, Reason},
-    record::{ConnectionRecord, Head},
+    record::{ConnectionRecord, Head, Record},
     request::Request,
     wire::{LANE_PROTOCOL, Reader, Wire, Writer},
 };
@@ -28,7 +28,7 @@ use super::{
     answer::{self, ATTEMPT},
     exchange::{Call, Context, Planner, exchange},
     h1::{self, Asked, Bad, Limits, Persistence, RequestHead, Scanner, Version},
-    message::{Answer, Incoming},
+    message::{self, Answer, Incoming},
     one::{self, One},
     two::{self, Two},
 };
@@ -111,7 +111,7 @@ impl<P: Planner> Server<P> {
     async fn next_head(&self, reader: &mut Reader, scanner: &mut Scanner) -> Next {
         let mut by = None;
         loop {
-            match h1::parse_request(&mut reader.buffer, scanner, &self.config.limits) {
+            match h1::parse_request(&mut reader.buffer, scanner, &self.limits()) {
                 Ok(Some(head)) => return Next::Head(Box::new(head)),
                 Ok(None) => {}
                 Err(bad) => return Next::Bad(bad.in_request(), bad.detail()),
@@ -144,7 +144,19 @@ impl<P: Planner> Server<P> {
     async fn refuse(&self, writer: Writer, reason: Reason, detail: &'static str) -> Writer {
         let asked = Asked { version: Version::Http11, head: false, upgrade: false };
         let mut answer = one::Answer::new(writer, asked, self.is_mesh, Persistence::Close);
-        let mut record = self.record.request(&Head::default());
+        let record = self.record.request(&Head::default());
+        self.answer_fault::<One>(reason, detail, &mut answer, record).await;
+        answer.writer
+    }
+
+    /// For what never comes to an exchange.
+    async fn answer_fault<V: message::Version>(
+        &self,
+        reason: Reason,
+        detail: &str,
+        answer: &mut V::Answer,
+        mut record: Record,
+    ) {
         let fault = reason.at(self.cx.side);
         record.status(reason.http_status());
         let outcome = match answer.fault(fault, detail).await {
@@ -152,7 +164,11 @@ impl<P: Planner> Server<P> {
             Err(_) => Outcome::CallerLeft,
         };
         record.finish(outcome);
-        answer.writer
+    }
+
+    /// What a message of this connection may hold.
+    fn limits(&self) -> Limits {
+        if self.is_mesh { self.config.limits.of_mesh() } else { self.config.limits }
     }
 
     async fn one(&self, head: RequestHead, reader: Reader, writer: Writer) -> ((Reader, Writer), Ended) {
@@ -169,11 +185,17 @@ impl<P: Planner> Server<P> {
         let persistence = if keeps { Persistence::KeepAlive } else { Persistence::Close };
         let mut call = Call::<One> {
             answer: one::Answer::new(writer, head.asked(), self.is_mesh, persistence),
-            body: one::Incoming::new(reader, framing, &self.config.limits),
+            body: one::Incoming::new(reader, framing, &self.limits()),
             request: one::Request(head),
             attempt,
         };
-        exchange(&self.cx, &self.planner, &mut call, record).await;
+        match call.body.look() {
+            Ok(()) => exchange(&self.cx, &self.planner, &mut call, record).await,
+            Err(bad) => {
+                call.answer.persistence = Persistence::Close;
+                self.answer_fault::<One>(bad.in_request(), bad.detail(), &mut call.answer, record).await;
+            }
+        }
         let Call { body, answer, .. } = call;
         let ended = if !answer.is_complete() {
             Ended::Reset
@@ -230,7 +252,7 @@ impl<P: Planner> Server<P> {
             .initial_connection_window_size(config.connection_window)
             .max_concurrent_streams(config.streams)
             // Ours answers with the mesh's own 431; h2's limit lies behind it.
-            .max_header_list_size(header_list(&config.limits).saturating_mul(2))
+            .max_header_list_size(header_list(&self.limits()).saturating_mul(2))
             .max_pending_accept_reset_streams(config.resets)
             .max_local_error_reset_streams(Some(config.resets))
             .max_send_buffer_size(SEND_BUFFER);
@@ -283,27 +305,17 @@ impl<P: Planner> Server<P> {
         let mut call = Call::<Two> { body: two::Incoming::new(body), answer, request, attempt };
         match refused {
             None => exchange(&self.cx, &self.planner, &mut call, record).await,
-            Some(reason) => self.refuse_stream(reason, call, record).await,
+            Some(reason) => self.answer_fault::<Two>(reason, "", &mut call.answer, record).await,
         }
     }
 
     fn too_large(&self, request: &two::Request) -> Option<Reason> {
-        let limits = &self.config.limits;
+        let limits = self.limits();
         if request.target_bytes() > limits.target_bytes {
             return Some(Reason::TargetTooLong);
         }
-        let is_over = request.header_bytes() > header_list(limits) as usize || request.0.headers.len() > limits.fields;
+        let is_over = request.header_bytes() > header_list(&limits) as usize || request.0.headers.len() > limits.fields;
         is_over.then_some(Reason::HeadersTooLarge)
-    }
-
-    async fn refuse_stream(&self, reason: Reason, mut call: Call<Two>, mut record: crate::record::Record) {
-        let fault = reason.at(self.cx.side);
-        record.status(reason.http_status());
-        let outcome = match call.answer.fault(fault, "").await {
-            Ok(()) => Outcome::Faulted(fault),
-            Err(_) => Outcome::CallerLeft,
-        };
-        record.finish(outcome);
     }
 
     /// A lane of a peer proxy; every other CONNECT is refused by name.
@@ -311,15 +323,9 @@ impl<P: Planner> Server<P> {
         let protocol = request.extensions().get::<Protocol>();
         let is_lane = self.is_mesh && protocol.is_some_and(|protocol| protocol.as_str() == LANE_PROTOCOL);
         if !is_lane {
-            let (parts, body) = request.into_parts();
             let record = self.record.request(&Head { method: b"CONNECT", ..Head::default() });
-            let call = Call::<Two> {
-                body: two::Incoming::new(body),
-                answer: two::Answer::new(respond, false, self.is_mesh),
-                request: two::Request(parts),
-                attempt: 1,
-            };
-            self.refuse_stream(Reason::ConnectMethod, call, record).await;
+            let mut answer = two::Answer::new(respond, false, self.is_mesh);
+            self.answer_fault::<Two>(Reason::ConnectMethod, "", &mut answer, record).await;
             return;
         }
         let mut accepted = Response::new(());

@@ -16,6 +16,7 @@ use tokio::{net::TcpStream, time::timeout};
 use crate::{
     discovery::{Endpoint, Security},
     outcome::Reason,
+    record::Metrics,
     sock,
     tls::{
         Alpn,
@@ -29,6 +30,7 @@ pub(crate) struct Connector {
     source: sock::Source,
     liveness: sock::Liveness,
     pub(crate) certificates: Arc<Store>,
+    metrics: Arc<Metrics>,
 }
 
 /// Opaque bytes to an endpoint.
@@ -39,8 +41,13 @@ pub(crate) enum Opaque {
 }
 
 impl Connector {
-    pub(crate) fn new(source: sock::Source, liveness: sock::Liveness, certificates: Arc<Store>) -> Rc<Self> {
-        Rc::new(Self { source, liveness, certificates })
+    pub(crate) fn new(
+        source: sock::Source,
+        liveness: sock::Liveness,
+        certificates: Arc<Store>,
+        metrics: Arc<Metrics>,
+    ) -> Rc<Self> {
+        Rc::new(Self { source, liveness, certificates, metrics })
     }
 
     /// # Errors
@@ -63,7 +70,10 @@ impl Connector {
         };
         let dial = async {
             let stream = self.tcp(endpoint.address, limit).await?;
-            connect(stream, identity, alpn, &self.certificates).await
+            let connected = connect(stream, identity, alpn, &self.certificates).await;
+            let results = &self.metrics.tls.connected;
+            results.inc(connected.as_ref().map_or_else(|reason| reason.as_str(), |_| "ok"));
+            connected
         };
         timeout(limit, dial).await.unwrap_or(Err(Reason::ConnectTimeout))
     }

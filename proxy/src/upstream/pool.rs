@@ -18,12 +18,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use crate::{
     discovery::{Backend, Endpoint, EndpointKey, Security},
     limit::{self, Connection},
     outcome::Reason,
+    record::Metrics,
     runtime::Tasks,
     tls::connect::Refusal,
     wire::Wire,
@@ -38,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) idle_per_endpoint: usize,
     /// How long one is kept.
     pub(crate) idle_timeout: Duration,
+    /// One older than that is not used again; `None`: for ever.
+    pub(crate) max_age: Option<Duration>,
     /// HTTP/2 connections per endpoint, at most.
     pub(crate) connections_per_endpoint: usize,
     /// Streams of one HTTP/2 connection before another is opened.
@@ -53,6 +57,7 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) connector: Rc<Connector>,
+    metrics: Arc<Metrics>,
     config: Config,
     slots: RefCell<HashMap<EndpointKey, Slot>>,
     /// Drives connections; ends with the pool.
@@ -72,8 +77,33 @@ struct Idle {
     wire: Wire,
     /// The connection whose lane it is.
     stream: Option<Stream>,
-    connection: Option<Connection>,
+    socket: Option<Socket>,
+    made: Instant,
     since: Instant,
+}
+
+/// A socket of its own: its place under the backend's limit, and in the gauge.
+#[derive(Debug)]
+struct Socket {
+    _place: Connection,
+    _open: Open,
+}
+
+/// Counts in a gauge until dropped.
+#[derive(Debug)]
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Goes with a wire that was taken for one exchange, and brings it back.
@@ -82,8 +112,8 @@ pub(crate) struct Lease {
     pub(crate) is_reused: bool,
     key: EndpointKey,
     stream: Option<Stream>,
-    /// The place under the backend's limit on connections, for a socket of its own.
-    connection: Option<Connection>,
+    socket: Option<Socket>,
+    made: Instant,
 }
 
 impl Lease {
@@ -99,12 +129,14 @@ pub(crate) struct Stream {
     connection: u64,
     streams: Rc<Cell<u32>>,
     refusal: Option<Refusal>,
+    /// Set where it is a lane.
+    lane: Option<Open>,
 }
 
 impl Stream {
     fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
         streams.set(streams.get() + 1);
-        Self { connection, streams: Rc::clone(streams), refusal }
+        Self { connection, streams: Rc::clone(streams), refusal, lane: None }
     }
 
     /// Why the peer proxy refused our handshake, known only once the stream
@@ -121,9 +153,10 @@ impl Drop for Stream {
 }
 
 impl Pool {
-    pub(crate) fn new(config: Config, connector: Rc<Connector>) -> Rc<Self> {
+    pub(crate) fn new(config: Config, connector: Rc<Connector>, metrics: Arc<Metrics>) -> Rc<Self> {
         Rc::new(Self {
             connector,
+            metrics,
             config,
             slots: RefCell::default(),
             tasks: RefCell::default(),
@@ -141,38 +174,46 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
     ) -> Result<(Wire, Lease), Reason> {
         let key = endpoint.key;
+        let checkouts = &self.metrics.pool.checkouts;
         if let Some(idle) = self.idle(key) {
-            let Idle { wire, stream, connection, .. } = idle;
-            return Ok((wire, Lease { is_reused: true, key, stream, connection }));
+            checkouts.inc("reused");
+            let Idle { wire, stream, socket, made, .. } = idle;
+            return Ok((wire, Lease { is_reused: true, key, stream, socket, made }));
         }
-        match &endpoint.security {
+        let (wire, stream, socket) = match &endpoint.security {
             Security::Unmeshed => {
-                let connection = Some(limit::connection(backend)?);
+                let place = limit::connection(backend)?;
                 let stream = self.connector.tcp(endpoint.address, backend.policy.timeouts.connect).await?;
-                let wire = Wire::tcp(stream, BytesMut::new());
-                Ok((wire, Lease { is_reused: false, key, stream: None, connection }))
+                let socket = Socket { _place: place, _open: Open::new(&self.metrics.pool.open) };
+                (Wire::tcp(stream, BytesMut::new()), None, Some(socket))
             }
-            Security::Mesh { http: false, .. } => Err(Reason::TlsHandshake),
+            Security::Mesh { http: false, .. } => return Err(Reason::TlsHandshake),
             Security::Mesh { .. } => {
-                let (mut sender, stream) = self.http2(backend, endpoint).await?;
-                let (response, body) =
-                    sender.send_request(multiplexed::open_lane(), false).map_err(|_| Reason::StreamRefused)?;
-                let wire = Wire::opened_lane(response, body);
-                Ok((wire, Lease { is_reused: false, key, stream: Some(stream), connection: None }))
+                let (mut sender, mut stream) = self.http2(backend, endpoint).await?;
+                let opened = sender.send_request(multiplexed::open_lane(), false);
+                let (response, body) = opened.map_err(|_| Reason::StreamRefused)?;
+                stream.lane = Some(Open::new(&self.metrics.pool.lanes));
+                (Wire::opened_lane(response, body), Some(stream), None)
             }
-        }
+        };
+        checkouts.inc("new");
+        Ok((wire, Lease { is_reused: false, key, stream, socket, made: Instant::now() }))
     }
 
     /// Takes a wire back whose exchange is complete. Buffered bytes, a full
     /// pool or a retired connection end it instead.
     pub(crate) fn put_back(&self, mut wire: Wire, lease: Lease) {
-        let Lease { key, stream, connection, .. } = lease;
+        let Lease { key, stream, socket, made, .. } = lease;
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(key).or_default();
         let is_current = stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
-        if is_current && wire.is_quiet() && slot.idle.len() < self.config.idle_per_endpoint {
+        if !is_current || !wire.is_quiet() {
+            self.metrics.pool.closed.inc("peer");
+        } else if slot.idle.len() < self.config.idle_per_endpoint {
             wire.release_buffers();
-            slot.idle.push(Idle { wire, stream, connection, since: Instant::now() });
+            slot.idle.push(Idle { wire, stream, socket, made, since: Instant::now() });
+        } else {
+            self.metrics.pool.closed.inc("idle");
         }
     }
 
@@ -207,13 +248,25 @@ impl Pool {
 
     /// Endpoints that left the snapshot: idle connections to them end.
     pub(crate) fn retain(&self, is_known: impl Fn(EndpointKey) -> bool) {
-        self.slots.borrow_mut().retain(|key, _| is_known(*key));
+        self.slots.borrow_mut().retain(|key, _| {
+            let is_known = is_known(*key);
+            if !is_known {
+                self.metrics.pool.closed.inc("removed");
+            }
+            is_known
+        });
     }
 
     /// Ends what was idle for too long; called now and then by the worker.
     pub(crate) fn expire(&self, now: Instant) {
         self.slots.borrow_mut().retain(|_, slot| {
-            slot.idle.retain(|idle| now.duration_since(idle.since) < self.config.idle_timeout);
+            slot.idle.retain(|idle| {
+                let is_fresh = now.duration_since(idle.since) < self.config.idle_timeout;
+                if !is_fresh {
+                    self.metrics.pool.closed.inc("idle");
+                }
+                is_fresh
+            });
             slot.connections.retain(|connection| connection.is_wanted(now, self.config.idle_timeout));
             !slot.idle.is_empty() || !slot.connections.is_empty() || slot.dialling.is_some()
         });
@@ -231,11 +284,17 @@ impl Pool {
         let slot = slots.get_mut(&key)?;
         let now = Instant::now();
         while let Some(mut idle) = slot.idle.pop() {
-            let is_fresh = now.duration_since(idle.since) < self.config.idle_timeout;
             let is_current = idle.stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
-            if is_fresh && is_current && idle.wire.is_quiet() {
+            let cause = if now.duration_since(idle.since) >= self.config.idle_timeout {
+                "idle"
+            } else if self.config.max_age.is_some_and(|age| now.duration_since(idle.made) >= age) {
+                "age"
+            } else if !is_current || !idle.wire.is_quiet() {
+                "peer"
+            } else {
                 return Some(idle);
-            }
+            };
+            self.metrics.pool.closed.inc(cause);
         }
         None
     }
@@ -259,7 +318,10 @@ impl Pool {
                         slot.retire(number);
                     }
                 };
-                driver.run(&pool.connector.certificates, retire).await;
+                let open = Open::new(&pool.metrics.pool.open);
+                let cause = driver.run(&pool.connector.certificates, retire).await;
+                pool.metrics.pool.closed.inc(cause);
+                drop(open);
             }
             drop(place);
         });

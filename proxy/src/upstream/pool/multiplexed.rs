@@ -162,10 +162,12 @@ impl Lent {
 
 impl Driver {
     /// Calls `retire` once no new stream may use it: idle lanes end then.
-    pub(super) async fn run(mut self, certificates: &Store, retire: impl Fn()) {
-        if let Some(session) = self.session.take() {
-            tokio::select! {
-                _ = &mut self.connection => {}
+    /// Returns why it ended.
+    pub(super) async fn run(mut self, certificates: &Store, retire: impl Fn()) -> &'static str {
+        let cause = match self.session.take() {
+            None => ended((&mut self.connection).await),
+            Some(session) => tokio::select! {
+                result = &mut self.connection => ended(result),
                 () = certificates.retired(&session) => {
                     self.state.is_open.set(false);
                     retire();
@@ -173,13 +175,13 @@ impl Driver {
                         () = self.drained() => {}
                         () = certificates.ended(&session) => {}
                     }
+                    "certificate"
                 }
-            }
-        } else {
-            let _ = (&mut self.connection).await;
-        }
+            },
+        };
         self.state.is_open.set(false);
         retire();
+        cause
     }
 
     /// Streams in flight may finish until a certificate ends.
@@ -190,6 +192,10 @@ impl Driver {
         })
         .await;
     }
+}
+
+fn ended(result: Result<(), h2::Error>) -> &'static str {
+    if result.is_ok() { "peer" } else { "error" }
 }
 
 pub(super) fn open_lane() -> Request<()> {
