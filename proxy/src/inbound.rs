@@ -48,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) patience: Patience,
     /// Until a ClientHello must be complete.
     pub(crate) hello_timeout: Duration,
+    /// Most bytes that one direction of an opaque connection buffers.
+    pub(crate) copy_buffer: usize,
 }
 
 /// One worker's inbound side.

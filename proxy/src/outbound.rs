@@ -50,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) patience: Patience,
     /// How long a connection waits for the meaning of its destination.
     pub(crate) ask_timeout: Duration,
+    /// Most bytes that one direction of an opaque connection buffers.
+    pub(crate) copy_buffer: usize,
 }
 
 /// One worker's outbound side.

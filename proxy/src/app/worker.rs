@@ -102,8 +102,16 @@ impl Settings {
                 connection_window: config.http.connection_window,
                 header_bytes: u32::try_from(config.http.max_header_bytes).unwrap_or(u32::MAX),
             },
-            outbound: outbound::Config { patience, ask_timeout: config.control.ask_timeout },
-            inbound: inbound::Config { patience, hello_timeout: config.detect.handshake_timeout },
+            outbound: outbound::Config {
+                patience,
+                ask_timeout: config.control.ask_timeout,
+                copy_buffer: config.sockets.buffer,
+            },
+            inbound: inbound::Config {
+                patience,
+                hello_timeout: config.detect.handshake_timeout,
+                copy_buffer: config.sockets.buffer,
+            },
             namespace: config.pod.namespace.as_str().into(),
             pod: config.pod.name.as_str().into(),
         }

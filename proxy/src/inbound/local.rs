@@ -11,7 +11,6 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::Poll,
 };
 
 use bytes::BytesMut;
@@ -32,7 +31,7 @@ use crate::{
     outcome::{Outcome, Reason, Side},
     record::{ConnectionRecord, Record},
     sock,
-    tcp::{Leg, Prefixes, Progress, carry},
+    tcp::{Leg, Limits, Prefixes, Progress, carry},
     tls::certs::Session,
 };
 
@@ -86,10 +85,6 @@ impl Locals {
         };
         let service = self.service.clone();
         Backend::new(service, address.port(), Arc::clone(&self.policy), vec![Arc::new(endpoint)], cells)
-    }
-
-    pub(crate) fn is_known(&self, key_of: EndpointKey) -> bool {
-        self.known.borrow().keys().any(|address| key(*address) == key_of)
     }
 }
 
@@ -185,8 +180,9 @@ impl Inbound {
         record.planned(None, &backend);
         let prefixes = Prefixes { from_downstream: first.freeze(), from_upstream: dialled.said.freeze() };
         let progress = Progress::default();
+        let limits = Limits { idle: None, buffer: self.config.copy_buffer };
         let cut = self.no_longer(port, caller.peer, caller.session);
-        let ended = carry(downstream, dialled.stream, prefixes, None, &progress, cut).await;
+        let ended = carry(downstream, dialled.stream, prefixes, limits, &progress, cut).await;
         record.received(progress.to_upstream.get());
         record.sent(progress.to_downstream.get());
         record.finish(ended.outcome(Side::Inbound));

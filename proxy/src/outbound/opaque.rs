@@ -26,7 +26,7 @@ use crate::{
     outcome::{Outcome, Reason, Side},
     record::{ConnectionRecord, Record},
     sock,
-    tcp::{Prefixes, Progress, carry},
+    tcp::{Limits, Prefixes, Progress, carry},
     tls::certs::Session,
     upstream::{
         balance::{self, InFlight, Nobody},
@@ -136,13 +136,13 @@ impl Outbound {
         let now_ms = self.cx.epoch.milliseconds(Instant::now());
         flight.report(backend, Verdict::Success, now_ms);
         let prefixes = Prefixes { from_downstream: first.freeze(), from_upstream: said.freeze() };
-        let idle = backend.policy.timeouts.idle;
+        let limits = Limits { idle: backend.policy.timeouts.idle, buffer: self.config.copy_buffer };
         let progress = Progress::default();
         let ended = match upstream {
-            Opaque::Plain(stream) => carry(conn.stream, stream, prefixes, idle, &progress, pending()).await,
+            Opaque::Plain(stream) => carry(conn.stream, stream, prefixes, limits, &progress, pending()).await,
             Opaque::Mesh(mesh) => {
                 let cut = self.session_over(&mesh.session);
-                carry(conn.stream, mesh.stream, prefixes, idle, &progress, cut).await
+                carry(conn.stream, mesh.stream, prefixes, limits, &progress, cut).await
             }
         };
         record.received(progress.to_upstream.get());
@@ -166,7 +166,8 @@ impl Outbound {
         };
         let mut record = connection.opaque();
         let progress = Progress::default();
-        let ended = carry(conn.stream, stream, Prefixes::default(), None, &progress, pending()).await;
+        let limits = Limits { idle: None, buffer: self.config.copy_buffer };
+        let ended = carry(conn.stream, stream, Prefixes::default(), limits, &progress, pending()).await;
         record.received(progress.to_upstream.get());
         record.sent(progress.to_downstream.get());
         record.finish(ended.outcome(Side::Outbound));
