@@ -46,13 +46,19 @@ pub(crate) struct Range {
 pub(crate) struct NotARange(String);
 
 impl Range {
-    pub(crate) const LOOPBACK_V4: Self = Self { first: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix: 8 };
+    pub(crate) const LOOPBACK_V4: Self = Self {
+        first: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)),
+        prefix: 8,
+    };
     pub(crate) const LOOPBACK_V6: Self = Self::only(IpAddr::V6(Ipv6Addr::LOCALHOST));
 
     /// The block that holds this address alone.
     pub(crate) const fn only(address: IpAddr) -> Self {
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        Self { first: address, prefix }
+        Self {
+            first: address,
+            prefix,
+        }
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {

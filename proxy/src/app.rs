@@ -46,7 +46,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let control = control::start(control_config(&config), wall, &mut tasks)?;
     let mut registry = Registry::new();
     let shared = recording(&mut registry, &config, wall)?;
-    record::observe(&mut registry, Box::new(latest(&control.snapshots)), Arc::clone(&control.health));
+    record::observe(
+        &mut registry,
+        Box::new(latest(&control.snapshots)),
+        Arc::clone(&control.health),
+    );
     let (phases, phase) = drain::channel();
     let phases = Arc::new(phases);
     let admin = admin::bind(&config.admin).await?;
@@ -105,7 +109,9 @@ fn recording(registry: &mut Registry, config: &Config, wall: Wall) -> io::Result
 }
 
 /// The snapshot of the moment, for pages and gauges.
-fn latest(snapshots: &watch::Receiver<Arc<Snapshot>>) -> impl Fn() -> Arc<Snapshot> + Send + Sync + use<> {
+fn latest(
+    snapshots: &watch::Receiver<Arc<Snapshot>>,
+) -> impl Fn() -> Arc<Snapshot> + Send + Sync + use<> {
     let snapshots = snapshots.clone();
     move || Arc::clone(&snapshots.borrow())
 }
@@ -137,7 +143,10 @@ impl Workers {
                 // Nobody listens only where the start failed.
                 let _ = end.send(());
             })?;
-            listening.await.map_err(|_| anyhow!("a worker ended at once"))?.context("listening")?;
+            listening
+                .await
+                .map_err(|_| anyhow!("a worker ended at once"))?
+                .context("listening")?;
             started.push((thread, ended));
         }
         Ok(Self(started))

@@ -8,12 +8,7 @@
 
 mod local;
 
-use std::{
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{net::TcpStream, sync::watch};
@@ -35,7 +30,11 @@ use crate::{
     record::{ConnectionRecord, Recorder},
     request::Request,
     sock,
-    tls::{Alpn, accept::{self, Accepted}, certs::Store},
+    tls::{
+        Alpn,
+        accept::{self, Accepted},
+        certs::Store,
+    },
     wire::Wire,
 };
 
@@ -48,8 +47,6 @@ pub(crate) struct Config {
     pub(crate) patience: Patience,
     /// Until a ClientHello must be complete.
     pub(crate) hello_timeout: Duration,
-    /// Most bytes that one direction of an opaque connection buffers.
-    pub(crate) copy_buffer: usize,
 }
 
 /// One worker's inbound side.
@@ -68,17 +65,25 @@ pub(crate) struct Inbound {
 impl Inbound {
     pub(crate) async fn story(self: Rc<Self>, arrival: Arrival) {
         match arrival {
-            Arrival::Refused(Refused { peer, destination, reason }) => {
+            Arrival::Refused(Refused {
+                peer,
+                destination,
+                reason,
+            }) => {
                 let destination = destination.unwrap_or(OrigDst(peer.0));
                 let record = self.recorder.connection(Side::Inbound, peer, destination);
-                record.opaque().finish(Outcome::Faulted(reason.at(Side::Inbound)));
+                record
+                    .opaque()
+                    .finish(Outcome::Faulted(reason.at(Side::Inbound)));
             }
             Arrival::Accepted(conn) => self.connection(conn).await,
         }
     }
 
     async fn connection(&self, conn: Conn) {
-        let record = self.recorder.connection(Side::Inbound, conn.peer, conn.destination);
+        let record = self
+            .recorder
+            .connection(Side::Inbound, conn.peer, conn.destination);
         let port = conn.destination.0.port();
         let Some(protocol) = self.protocol(port, &record) else {
             return refuse(conn.stream, &record, Reason::PolicyMissing);
@@ -93,12 +98,18 @@ impl Inbound {
             Ok(First::Client(verdict)) => verdict,
             // The application spoke first, or the caller only listens.
             Ok(First::Server(Heard::Spoke) | First::ClientFinished) => Verdict::Opaque,
-            Ok(First::Server(Heard::Failed(reason))) => return refuse(conn.stream, &record, reason),
+            Ok(First::Server(Heard::Failed(reason))) => {
+                return refuse(conn.stream, &record, reason);
+            }
             Err(_) => return record.opaque().finish(Outcome::CallerLeft),
         };
         if verdict == Verdict::Tls {
-            match detect::read_client_hello(&conn.stream, &mut first, self.config.hello_timeout).await {
-                Ok(Hello::Complete(hello)) if hello.is_mesh() => return self.mesh(conn, first, record).await,
+            match detect::read_client_hello(&conn.stream, &mut first, self.config.hello_timeout)
+                .await
+            {
+                Ok(Hello::Complete(hello)) if hello.is_mesh() => {
+                    return self.mesh(conn, first, record).await;
+                }
                 Ok(_) => {}
                 Err(_) => return record.opaque().finish(Outcome::CallerLeft),
             }
@@ -118,16 +129,27 @@ impl Inbound {
     }
 
     async fn mesh(&self, conn: Conn, first: BytesMut, record: ConnectionRecord) {
-        let Conn { stream, destination, slot, .. } = conn;
+        let Conn {
+            stream,
+            destination,
+            slot,
+            ..
+        } = conn;
         let results = &self.recorder.metrics().tls.accepted;
-        let Accepted { stream, peer, alpn, session } =
-            match accept::accept(Prefixed::new(first, stream), &self.certificates).await {
-                Ok(accepted) => accepted,
-                Err(reason) => {
-                    results.inc(reason.as_str());
-                    return record.opaque().finish(Outcome::Faulted(reason.at(Side::Inbound)));
-                }
-            };
+        let Accepted {
+            stream,
+            peer,
+            alpn,
+            session,
+        } = match accept::accept(Prefixed::new(first, stream), &self.certificates).await {
+            Ok(accepted) => accepted,
+            Err(reason) => {
+                results.inc(reason.as_str());
+                return record
+                    .opaque()
+                    .finish(Outcome::Faulted(reason.at(Side::Inbound)));
+            }
+        };
         results.inc("ok");
         record.peer(&peer);
         match alpn {
@@ -139,7 +161,12 @@ impl Inbound {
                 }
             }
             Alpn::Tcp => {
-                let caller = Caller { peer: &peer, destination, session: Some(&session), dialled: None };
+                let caller = Caller {
+                    peer: &peer,
+                    destination,
+                    session: Some(&session),
+                    dialled: None,
+                };
                 self.opaque(stream, BytesMut::new(), caller, &record).await;
             }
         }
@@ -154,7 +181,12 @@ impl Inbound {
         heard: Option<local::Dialled>,
         record: ConnectionRecord,
     ) {
-        let Conn { stream, destination, slot, .. } = conn;
+        let Conn {
+            stream,
+            destination,
+            slot,
+            ..
+        } = conn;
         record.peer(&Peer::Plaintext);
         self.recorder.metrics().inbound.plaintext.inc();
         let declared = self.protocol(destination.0.port(), &record);
@@ -169,14 +201,25 @@ impl Inbound {
                 server.http2(Prefixed::new(first, stream)).await;
             }
             _ => {
-                let caller = Caller { peer: &Peer::Plaintext, destination, session: None, dialled: heard };
+                let caller = Caller {
+                    peer: &Peer::Plaintext,
+                    destination,
+                    session: None,
+                    dialled: heard,
+                };
                 self.opaque(stream, first, caller, &record).await;
             }
         }
         drop(slot);
     }
 
-    fn server(&self, destination: OrigDst, peer: Peer, is_mesh: bool, record: ConnectionRecord) -> Server<ToWorkload> {
+    fn server(
+        &self,
+        destination: OrigDst,
+        peer: Peer,
+        is_mesh: bool,
+        record: ConnectionRecord,
+    ) -> Server<ToWorkload> {
         Server {
             cx: Rc::clone(&self.cx),
             planner: ToWorkload {
@@ -195,7 +238,9 @@ impl Inbound {
 
 fn refuse(stream: TcpStream, record: &ConnectionRecord, reason: Reason) {
     sock::reset(stream);
-    record.opaque().finish(Outcome::Faulted(reason.at(Side::Inbound)));
+    record
+        .opaque()
+        .finish(Outcome::Faulted(reason.at(Side::Inbound)));
 }
 
 /// Plans the requests of one connection.
@@ -210,9 +255,16 @@ impl Planner for ToWorkload {
     fn plan(&self, request: &impl Request) -> Result<Plan, Denial> {
         let snapshot = self.cx.snapshot.borrow();
         let Some(workload) = &snapshot.workload else {
-            return Err(Denial { reason: Reason::PolicyMissing, policy: None });
+            return Err(Denial {
+                reason: Reason::PolicyMissing,
+                policy: None,
+            });
         };
         let permit = authz::admit(workload, self.port, &self.peer, request)?;
-        Ok(Plan { permit, rule: None, backend: Arc::clone(&self.backend) })
+        Ok(Plan {
+            permit,
+            rule: None,
+            backend: Arc::clone(&self.backend),
+        })
     }
 }

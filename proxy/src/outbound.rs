@@ -8,20 +8,10 @@
 
 mod opaque;
 
-use std::{
-    cell::RefCell,
-    net::SocketAddr,
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use tokio::{
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     addr::OrigDst,
@@ -50,8 +40,6 @@ pub(crate) struct Config {
     pub(crate) patience: Patience,
     /// How long a connection waits for the meaning of its destination.
     pub(crate) ask_timeout: Duration,
-    /// Most bytes that one direction of an opaque connection buffers.
-    pub(crate) copy_buffer: usize,
 }
 
 /// One worker's outbound side.
@@ -75,9 +63,10 @@ impl Target {
     fn protocol(&self) -> Protocol {
         match self {
             Self::Service(port) => port.protocol,
-            Self::Workload(backend) => {
-                backend.endpoints.first().map_or(Protocol::Detect, |endpoint| endpoint.protocol)
-            }
+            Self::Workload(backend) => backend
+                .endpoints
+                .first()
+                .map_or(Protocol::Detect, |endpoint| endpoint.protocol),
         }
     }
 
@@ -93,17 +82,25 @@ impl Target {
 impl Outbound {
     pub(crate) async fn story(self: Rc<Self>, arrival: Arrival) {
         match arrival {
-            Arrival::Refused(Refused { peer, destination, reason }) => {
+            Arrival::Refused(Refused {
+                peer,
+                destination,
+                reason,
+            }) => {
                 let destination = destination.unwrap_or(OrigDst(peer.0));
                 let record = self.recorder.connection(Side::Outbound, peer, destination);
-                record.opaque().finish(Outcome::Faulted(reason.at(Side::Outbound)));
+                record
+                    .opaque()
+                    .finish(Outcome::Faulted(reason.at(Side::Outbound)));
             }
             Arrival::Accepted(conn) => self.connection(conn).await,
         }
     }
 
     async fn connection(&self, conn: Conn) {
-        let record = self.recorder.connection(Side::Outbound, conn.peer, conn.destination);
+        let record = self
+            .recorder
+            .connection(Side::Outbound, conn.peer, conn.destination);
         record.peer(&Peer::Local);
         let meanings = &self.recorder.metrics().outbound.meanings;
         let target = match self.meaning(conn.destination.0).await {
@@ -136,7 +133,10 @@ impl Outbound {
         match target.protocol() {
             Protocol::Http1 => self.http1(conn, BytesMut::new(), target, record).await,
             Protocol::Http2 => self.http2(conn, BytesMut::new(), target, record).await,
-            Protocol::Opaque | Protocol::Tls => self.opaque(conn, BytesMut::new(), &target, None, &record).await,
+            Protocol::Opaque | Protocol::Tls => {
+                self.opaque(conn, BytesMut::new(), &target, None, &record)
+                    .await
+            }
             Protocol::Detect => self.detect(conn, target, record).await,
         }
     }
@@ -179,12 +179,18 @@ impl Outbound {
                 self.http2(conn, first, target, record).await;
             }
             Ok(First::Client(verdict)) => {
-                verdicts.inc(if verdict == Verdict::Tls { "tls" } else { "opaque" });
-                self.opaque(conn, first, &target, dialled.into_inner(), &record).await;
+                verdicts.inc(if verdict == Verdict::Tls {
+                    "tls"
+                } else {
+                    "opaque"
+                });
+                self.opaque(conn, first, &target, dialled.into_inner(), &record)
+                    .await;
             }
             Ok(First::Server(Heard::Spoke)) | Ok(First::ClientFinished) => {
                 verdicts.inc("server-first");
-                self.opaque(conn, first, &target, dialled.into_inner(), &record).await;
+                self.opaque(conn, first, &target, dialled.into_inner(), &record)
+                    .await;
             }
             Ok(First::Server(Heard::Failed(reason))) => refuse(conn.stream, &record, reason),
             Err(_) => record.opaque().finish(Outcome::CallerLeft),
@@ -199,21 +205,44 @@ impl Outbound {
     }
 
     async fn http1(&self, conn: Conn, first: BytesMut, target: Target, record: ConnectionRecord) {
-        let Conn { stream, destination, slot, .. } = conn;
-        self.server(target, destination.0, record).http1(Wire::tcp(stream, first)).await;
+        let Conn {
+            stream,
+            destination,
+            slot,
+            ..
+        } = conn;
+        self.server(target, destination.0, record)
+            .http1(Wire::tcp(stream, first))
+            .await;
         drop(slot);
     }
 
     async fn http2(&self, conn: Conn, first: BytesMut, target: Target, record: ConnectionRecord) {
-        let Conn { stream, destination, slot, .. } = conn;
-        self.server(target, destination.0, record).http2(Prefixed::new(first, stream)).await;
+        let Conn {
+            stream,
+            destination,
+            slot,
+            ..
+        } = conn;
+        self.server(target, destination.0, record)
+            .http2(Prefixed::new(first, stream))
+            .await;
         drop(slot);
     }
 
-    fn server(&self, target: Target, destination: SocketAddr, record: ConnectionRecord) -> Server<ToService> {
+    fn server(
+        &self,
+        target: Target,
+        destination: SocketAddr,
+        record: ConnectionRecord,
+    ) -> Server<ToService> {
         Server {
             cx: Rc::clone(&self.cx),
-            planner: ToService { cx: Rc::clone(&self.cx), destination, last: RefCell::new(target) },
+            planner: ToService {
+                cx: Rc::clone(&self.cx),
+                destination,
+                last: RefCell::new(target),
+            },
             record,
             config: Rc::clone(&self.http),
             drain: self.drain.clone(),
@@ -232,7 +261,9 @@ enum Known {
 
 fn refuse(stream: TcpStream, record: &ConnectionRecord, reason: Reason) {
     sock::reset(stream);
-    record.opaque().finish(Outcome::Faulted(reason.at(Side::Outbound)));
+    record
+        .opaque()
+        .finish(Outcome::Faulted(reason.at(Side::Outbound)));
 }
 
 /// Plans the requests of one connection.
@@ -257,11 +288,16 @@ impl Planner for ToService {
             *target = newer;
         }
         match &*target {
-            Target::Workload(backend) => {
-                Ok(Plan { permit: Permit::outbound(None), rule: None, backend: Arc::clone(backend) })
-            }
+            Target::Workload(backend) => Ok(Plan {
+                permit: Permit::outbound(None),
+                rule: None,
+                backend: Arc::clone(backend),
+            }),
             Target::Service(port) => {
-                let choice = route::choose(port, request).map_err(|reason| Denial { reason, policy: None })?;
+                let choice = route::choose(port, request).map_err(|reason| Denial {
+                    reason,
+                    policy: None,
+                })?;
                 Ok(Plan {
                     rule: choice.rule.cloned(),
                     backend: Arc::clone(choice.backend),

@@ -39,7 +39,9 @@ where
 /// # Errors
 /// When the system gives no runtime.
 pub(crate) fn main<Story: Future>(story: Story) -> io::Result<Story::Output> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     Ok(runtime.block_on(story))
 }
 

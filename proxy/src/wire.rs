@@ -82,18 +82,33 @@ impl Wire {
 
     /// The end that opened it; the peer's answer may still be on its way.
     pub(crate) fn opened_lane(response: ResponseFuture, sender: SendStream<Bytes>) -> Self {
-        Self::new(ReadIo::Opening(response), WriteIo::Lane(sender), BytesMut::new())
+        Self::new(
+            ReadIo::Opening(response),
+            WriteIo::Lane(sender),
+            BytesMut::new(),
+        )
     }
 
     /// The end that accepted it.
     pub(crate) fn accepted_lane(receiver: RecvStream, sender: SendStream<Bytes>) -> Self {
-        Self::new(ReadIo::Lane(receiver), WriteIo::Lane(sender), BytesMut::new())
+        Self::new(
+            ReadIo::Lane(receiver),
+            WriteIo::Lane(sender),
+            BytesMut::new(),
+        )
     }
 
     fn new(read: ReadIo, write: WriteIo, prefix: BytesMut) -> Self {
         Self {
-            reader: Reader { io: read, buffer: prefix, reserve: READ_MIN },
-            writer: Writer { io: write, buffer: BytesMut::new() },
+            reader: Reader {
+                io: read,
+                buffer: prefix,
+                reserve: READ_MIN,
+            },
+            writer: Writer {
+                io: write,
+                buffer: BytesMut::new(),
+            },
         }
     }
 
@@ -160,7 +175,10 @@ impl Reader {
                     Some(Ok(data)) if data.is_empty() => {}
                     Some(Ok(data)) => {
                         let read = data.len();
-                        receiver.flow_control().release_capacity(read).map_err(into_io)?;
+                        receiver
+                            .flow_control()
+                            .release_capacity(read)
+                            .map_err(into_io)?;
                         self.buffer.extend_from_slice(&data);
                         return Poll::Ready(Ok(read));
                     }
@@ -229,7 +247,11 @@ impl Writer {
                     tail.advance(written - head);
                 }
                 WriteIo::Lane(sender) => {
-                    let next = if self.buffer.is_empty() { tail.len() } else { self.buffer.len() };
+                    let next = if self.buffer.is_empty() {
+                        tail.len()
+                    } else {
+                        self.buffer.len()
+                    };
                     let room = ready!(poll_room(sender, cx, next))?.min(next);
                     let data = if self.buffer.is_empty() {
                         tail.split_to(room)
@@ -260,14 +282,22 @@ impl Writer {
     }
 }
 
-fn poll_read_into(half: &mut OwnedReadHalf, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+fn poll_read_into(
+    half: &mut OwnedReadHalf,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
     use tokio::io::AsyncReadExt;
     let mut read = std::pin::pin!(half.read_buf(buffer));
     read.as_mut().poll(cx)
 }
 
 /// How much of `wanted` flow control lets us send now.
-fn poll_room(sender: &mut SendStream<Bytes>, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+fn poll_room(
+    sender: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    wanted: usize,
+) -> Poll<io::Result<usize>> {
     sender.reserve_capacity(wanted);
     loop {
         let room = sender.capacity();
@@ -298,7 +328,9 @@ pub(crate) enum Ended {
 }
 
 pub(crate) fn ended(error: &io::Error) -> Ended {
-    let stream = error.get_ref().and_then(|inner| inner.downcast_ref::<h2::Error>());
+    let stream = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<h2::Error>());
     let Some(stream) = stream.filter(|stream| stream.is_remote()) else {
         return Ended::Broken;
     };

@@ -3,7 +3,9 @@
 //! Everything here lives on one thread. A new snapshot comes by message and
 //! takes the place of the old one between two polls.
 
-use std::{cell::RefCell, collections::HashSet, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::HashSet, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+};
 
 use tokio::{
     sync::{oneshot, watch},
@@ -61,7 +63,10 @@ impl Settings {
             trailer_bytes: config.http.max_header_bytes,
             ..Limits::default()
         };
-        let patience = Patience { silence: config.detect.client_silence, ..Patience::default() };
+        let patience = Patience {
+            silence: config.detect.client_silence,
+            ..Patience::default()
+        };
         let ports = [
             config.listen.outbound,
             config.listen.inbound,
@@ -95,7 +100,6 @@ impl Settings {
             pool: pool::Config {
                 idle_per_endpoint: config.pool.max_idle,
                 idle_timeout: config.pool.idle_timeout,
-                max_age: config.pool.max_age,
                 connections_per_endpoint: 8,
                 streams_per_connection: config.http.max_streams,
                 stream_window: config.http.stream_window,
@@ -105,12 +109,10 @@ impl Settings {
             outbound: outbound::Config {
                 patience,
                 ask_timeout: config.control.ask_timeout,
-                copy_buffer: config.sockets.buffer,
             },
             inbound: inbound::Config {
                 patience,
                 hello_timeout: config.detect.handshake_timeout,
-                copy_buffer: config.sockets.buffer,
             },
             namespace: config.pod.namespace.as_str().into(),
             pod: config.pod.name.as_str().into(),
@@ -130,9 +132,14 @@ pub(crate) struct Shares {
 }
 
 /// Carries traffic until the proxy has stopped.
-pub(crate) async fn run(settings: Settings, shares: Shares, bound: oneshot::Sender<io::Result<()>>) {
+pub(crate) async fn run(
+    settings: Settings,
+    shares: Shares,
+    bound: oneshot::Sender<io::Result<()>>,
+) {
     let listen = |address| sock::listener(address, &settings.liveness);
-    let listening = listen(settings.outbound_listen).and_then(|out| Ok((out, listen(settings.inbound_listen)?)));
+    let listening = listen(settings.outbound_listen)
+        .and_then(|out| Ok((out, listen(settings.inbound_listen)?)));
     let (outbound_socket, inbound_socket) = match listening {
         Ok(sockets) => sockets,
         Err(error) => {
@@ -191,7 +198,10 @@ impl Worker {
             drain: shares.phase.clone(),
             locals: Locals::new(&settings.namespace, &settings.pod),
         };
-        Rc::new(Self { outbound: Rc::new(outbound), inbound: Rc::new(inbound) })
+        Rc::new(Self {
+            outbound: Rc::new(outbound),
+            inbound: Rc::new(inbound),
+        })
     }
 
     /// Takes each new snapshot, and forgets what it no longer holds.
@@ -222,10 +232,17 @@ impl Worker {
 const SWEEP: Duration = Duration::from_secs(5);
 
 fn context(side: Side, settings: &Settings, shares: &Shares) -> Rc<Context> {
-    let source = Source { inbound: side == Side::Inbound, mark: settings.mark };
+    let source = Source {
+        inbound: side == Side::Inbound,
+        mark: settings.mark,
+    };
     let metrics = shares.shared.metrics();
-    let connector =
-        Connector::new(source, settings.liveness, Arc::clone(&shares.certificates), Arc::clone(metrics));
+    let connector = Connector::new(
+        source,
+        settings.liveness,
+        Arc::clone(&shares.certificates),
+        Arc::clone(metrics),
+    );
     Rc::new(Context {
         side,
         snapshot: RefCell::new(Arc::clone(&shares.snapshots.borrow())),
@@ -240,7 +257,8 @@ fn context(side: Side, settings: &Settings, shares: &Shares) -> Rc<Context> {
 /// Every endpoint that some destination may choose.
 fn endpoints(snapshot: &Snapshot) -> HashSet<EndpointKey> {
     let mut held = HashSet::new();
-    let mut hold = |backend: &Backend| held.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
+    let mut hold =
+        |backend: &Backend| held.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
     for known in snapshot.addresses.values() {
         match &known.meaning {
             Meaning::Workload(backend) => hold(backend),

@@ -23,7 +23,9 @@ pub(crate) fn told(fault: Fault) -> String {
 /// Reads `weft-fault`; `None` is a fault that this version doesn't know.
 pub(crate) fn heard(value: &[u8]) -> Option<Fault> {
     let (side, reason) = std::str::from_utf8(value).ok()?.split_once('/')?;
-    let side = [Side::Outbound, Side::Inbound].into_iter().find(|known| known.as_str() == side)?;
+    let side = [Side::Outbound, Side::Inbound]
+        .into_iter()
+        .find(|known| known.as_str() == side)?;
     Some(Reason::from_text(reason)?.at(side))
 }
 
@@ -47,7 +49,11 @@ pub(crate) fn text(fault: Fault, detail: &str) -> String {
 
 /// Removes `weft-*`.
 pub(crate) fn strip(fields: &mut HeaderMap) {
-    while let Some(name) = fields.keys().find(|name| name.as_str().starts_with(OURS)).cloned() {
+    while let Some(name) = fields
+        .keys()
+        .find(|name| name.as_str().starts_with(OURS))
+        .cloned()
+    {
         fields.remove(name);
     }
 }
@@ -60,10 +66,19 @@ mod tests {
     fn a_fault_that_was_told_is_heard() {
         for side in [Side::Outbound, Side::Inbound] {
             for reason in Reason::ALL {
-                assert_eq!(heard(told(reason.at(side)).as_bytes()), Some(reason.at(side)));
+                assert_eq!(
+                    heard(told(reason.at(side)).as_bytes()),
+                    Some(reason.at(side))
+                );
             }
         }
-        for wrong in ["", "inbound", "inbound/", "inbound/new-reason", "sideways/no-route"] {
+        for wrong in [
+            "",
+            "inbound",
+            "inbound/",
+            "inbound/new-reason",
+            "sideways/no-route",
+        ] {
             assert_eq!(heard(wrong.as_bytes()), None, "{wrong}");
         }
     }
@@ -71,7 +86,13 @@ mod tests {
     #[test]
     fn attempts_that_make_no_sense_are_first_ones() {
         assert_eq!(attempt(Some(b"3")), 3);
-        for wrong in [None, Some(&b"0"[..]), Some(b"x"), Some(b"-1"), Some(b"99999999999")] {
+        for wrong in [
+            None,
+            Some(&b"0"[..]),
+            Some(b"x"),
+            Some(b"-1"),
+            Some(b"99999999999"),
+        ] {
             assert_eq!(attempt(wrong), 1);
         }
     }
@@ -79,7 +100,13 @@ mod tests {
     #[test]
     fn our_fields_are_stripped_and_no_others() {
         let mut fields = HeaderMap::new();
-        for name in ["weft-fault", "weft-attempt", "weft-x", "x-weft-y", "weftless"] {
+        for name in [
+            "weft-fault",
+            "weft-attempt",
+            "weft-x",
+            "x-weft-y",
+            "weftless",
+        ] {
             fields.append(name, "1".parse().unwrap());
             fields.append(name, "2".parse().unwrap());
         }

@@ -25,7 +25,9 @@ use super::{
     answer::{FAULT, heard},
     body::{Kept, Pumped, pump, ready},
     exchange::Tries,
-    message::{Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version},
+    message::{
+        Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version,
+    },
     retry::{Attempt, Failure},
 };
 
@@ -55,23 +57,51 @@ pub(crate) async fn attempt<V: Version>(
     record: &mut Record,
 ) -> Tried {
     let endpoint = flight.endpoint().clone();
-    let opened = V::Upstream::open(&tries.cx.pool, &tries.plan.backend, &endpoint, &tries.cx.limits).await;
+    let opened = V::Upstream::open(
+        &tries.cx.pool,
+        &tries.plan.backend,
+        &endpoint,
+        &tries.cx.limits,
+    )
+    .await;
     let upstream = match opened {
         Ok(upstream) => upstream,
         Err(reason) => {
             tries.report(&mut flight, verdict_of(reason), record);
-            let failed = Attempt { failure: Failure::Fault(reason), sent: false, response_started: false };
-            return tries.after(failed, reason, caller.request.method(), caller.kept.is_replayable(), record);
+            let failed = Attempt {
+                failure: Failure::Fault(reason),
+                sent: false,
+                response_started: false,
+            };
+            return tries.after(
+                failed,
+                reason,
+                caller.request.method(),
+                caller.kept.is_replayable(),
+                record,
+            );
         }
     };
     let is_reused = upstream.is_reused();
     let is_mesh = matches!(endpoint.security, Security::Mesh { .. });
-    let edit = Edit { attempt: tries.number(), mesh: is_mesh, path: tries.plan.permit.path() };
+    let edit = Edit {
+        attempt: tries.number(),
+        mesh: is_mesh,
+        path: tries.plan.permit.path(),
+    };
     let last = caller.kept.is_empty_request();
     let sent = upstream.send(caller.request, edit, last).await;
-    let mut way = Way { tries, flight, is_reused, is_mesh };
+    let mut way = Way {
+        tries,
+        flight,
+        is_reused,
+        is_mesh,
+    };
     match sent {
-        Ok((outgoing, responding)) => way.there_and_back(outgoing, responding, caller, record).await,
+        Ok((outgoing, responding)) => {
+            way.there_and_back(outgoing, responding, caller, record)
+                .await
+        }
         Err(broken) => way.broken(broken, caller.request, caller.kept, record),
     }
 }
@@ -118,12 +148,19 @@ impl Way<'_, '_> {
         caller: Caller<'_, V>,
         record: &mut Record,
     ) -> Tried {
-        let Caller { request, body, kept, answer } = caller;
+        let Caller {
+            request,
+            body,
+            kept,
+            answer,
+        } = caller;
         let began = Instant::now();
         let (passed, outcome, whole) = {
             let pump = pin!(pump::<V>(body, kept, outgoing));
             let mut pumping = Alongside::new(pump);
-            let first = self.first::<V>(&mut pumping, &mut responding, answer, began).await;
+            let first = self
+                .first::<V>(&mut pumping, &mut responding, answer, began)
+                .await;
             let (head, chunk) = match first {
                 First::Answer(head, chunk) => (head, chunk),
                 First::Broken(broken) => return self.broken(broken, request, kept, record),
@@ -133,13 +170,23 @@ impl Way<'_, '_> {
             record.first_byte();
             self.tries.observe(&self.flight, began);
             let (outcome, failure) = self.judge::<V>(&head, chunk.as_ref(), record);
-            if let Some(backoff) = failure.and_then(|failure| self.again(failure, request, kept, record)) {
+            if let Some(backoff) =
+                failure.and_then(|failure| self.again(failure, request, kept, record))
+            {
                 return Tried::Again(backoff);
             }
             kept.forget();
             record.status(head.status());
-            let passing = Passing::<V> { answer, responding: &mut responding, record, sent: 0, is_switching: false };
-            let passed = self.within(began, passing.pass(head, chunk, &mut pumping, self.idle())).await;
+            let passing = Passing::<V> {
+                answer,
+                responding: &mut responding,
+                record,
+                sent: 0,
+                is_switching: false,
+            };
+            let passed = self
+                .within(began, passing.pass(head, chunk, &mut pumping, self.idle()))
+                .await;
             (passed, outcome, pumping.take_sent())
         };
         match (passed, whole) {
@@ -171,15 +218,38 @@ impl Way<'_, '_> {
         kept: &Kept<T>,
         record: &mut Record,
     ) -> Option<Duration> {
-        let sent = !matches!(failure, Failure::Fault(reason) if reason.retryable() == Retryable::Unsent);
-        let failed = Attempt { failure, sent, response_started: false };
-        self.tries.again(failed, request.method(), kept.is_replayable(), record)
+        let sent =
+            !matches!(failure, Failure::Fault(reason) if reason.retryable() == Retryable::Unsent);
+        let failed = Attempt {
+            failure,
+            sent,
+            response_started: false,
+        };
+        self.tries
+            .again(failed, request.method(), kept.is_replayable(), record)
     }
 
-    fn late<T>(&mut self, reason: Reason, request: &impl Request, kept: &Kept<T>, record: &mut Record) -> Tried {
-        self.tries.report(&mut self.flight, Verdict::Failure, record);
-        let failed = Attempt { failure: Failure::Fault(reason), sent: true, response_started: false };
-        self.tries.after(failed, reason, request.method(), kept.is_replayable(), record)
+    fn late<T>(
+        &mut self,
+        reason: Reason,
+        request: &impl Request,
+        kept: &Kept<T>,
+        record: &mut Record,
+    ) -> Tried {
+        self.tries
+            .report(&mut self.flight, Verdict::Failure, record);
+        let failed = Attempt {
+            failure: Failure::Fault(reason),
+            sent: true,
+            response_started: false,
+        };
+        self.tries.after(
+            failed,
+            reason,
+            request.method(),
+            kept.is_replayable(),
+            record,
+        )
     }
 
     /// Waits for the final head and passes informational ones on.
@@ -190,7 +260,14 @@ impl Way<'_, '_> {
         answer: &mut V::Answer,
         began: Instant,
     ) -> First<V> {
-        let peeks = !self.tries.plan.backend.policy.retries.grpc_statuses.is_empty();
+        let peeks = !self
+            .tries
+            .plan
+            .backend
+            .policy
+            .retries
+            .grpc_statuses
+            .is_empty();
         let wait = async {
             loop {
                 let head = tokio::select! {
@@ -211,7 +288,10 @@ impl Way<'_, '_> {
                 return Ok((head, chunk));
             }
         };
-        let by = [self.tries.deadline.of_try(began), self.tries.deadline.of_first_byte(began)];
+        let by = [
+            self.tries.deadline.of_try(began),
+            self.tries.deadline.of_first_byte(began),
+        ];
         let waited = match by.into_iter().flatten().min() {
             None => wait.await,
             Some(by) => match timeout_at(by, wait).await {
@@ -233,11 +313,19 @@ impl Way<'_, '_> {
         chunk: Option<&Chunk<V::Trailers>>,
         record: &mut Record,
     ) -> (Outcome, Option<Failure>) {
-        let told = if self.is_mesh { head.field(FAULT).and_then(heard) } else { None };
+        let told = if self.is_mesh {
+            head.field(FAULT).and_then(heard)
+        } else {
+            None
+        };
         if let Some(fault) = told {
-            self.tries.report(&mut self.flight, verdict_of(fault.reason), record);
+            self.tries
+                .report(&mut self.flight, verdict_of(fault.reason), record);
             let again = fault.reason.retryable() == Retryable::Unsent;
-            return (Outcome::PeerFaulted(fault), again.then_some(Failure::Fault(fault.reason)));
+            return (
+                Outcome::PeerFaulted(fault),
+                again.then_some(Failure::Fault(fault.reason)),
+            );
         }
         let retries = &self.tries.plan.backend.policy.retries;
         let grpc = match chunk {
@@ -248,7 +336,10 @@ impl Way<'_, '_> {
             self.tries.report(&mut self.flight, of_grpc(status), record);
             record.grpc_status(status);
             let again = retries.grpc_statuses.contains(&status);
-            return (Outcome::Answered, again.then_some(Failure::GrpcStatus(status)));
+            return (
+                Outcome::Answered,
+                again.then_some(Failure::GrpcStatus(status)),
+            );
         }
         let status = head.status();
         // A gRPC call's success is known from its trailers alone.
@@ -268,8 +359,15 @@ impl Way<'_, '_> {
     }
 
     /// The connection broke before anything was passed on.
-    fn broken<T>(&mut self, broken: Broken, request: &impl Request, kept: &Kept<T>, record: &mut Record) -> Tried {
-        let failure = if self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset {
+    fn broken<T>(
+        &mut self,
+        broken: Broken,
+        request: &impl Request,
+        kept: &Kept<T>,
+        record: &mut Record,
+    ) -> Tried {
+        let failure = if self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset
+        {
             Failure::ReusedConnectionDied
         } else {
             Failure::Fault(broken.reason)
@@ -280,8 +378,15 @@ impl Way<'_, '_> {
             _ => verdict_of(broken.reason),
         };
         self.tries.report(&mut self.flight, verdict, record);
-        let failed = Attempt { failure, sent: !broken.unread, response_started: false };
-        match self.tries.again(failed, request.method(), kept.is_replayable(), record) {
+        let failed = Attempt {
+            failure,
+            sent: !broken.unread,
+            response_started: false,
+        };
+        match self
+            .tries
+            .again(failed, request.method(), kept.is_replayable(), record)
+        {
             Some(backoff) => Tried::Again(backoff),
             // The application's own word, not a fault of the mesh.
             None if broken.reset.is_some() => Tried::BrokenOff(broken.reset),
@@ -290,8 +395,14 @@ impl Way<'_, '_> {
     }
 
     /// The connection broke behind the head.
-    fn truncated<V: Version>(&mut self, broken: Broken, answer: &mut V::Answer, record: &mut Record) -> Tried {
-        self.tries.report(&mut self.flight, Verdict::Failure, record);
+    fn truncated<V: Version>(
+        &mut self,
+        broken: Broken,
+        answer: &mut V::Answer,
+        record: &mut Record,
+    ) -> Tried {
+        self.tries
+            .report(&mut self.flight, Verdict::Failure, record);
         answer.abort(broken.reset);
         Tried::Ended(match (broken.reset, broken.told) {
             (Some(_), _) => Outcome::BrokenOff,
@@ -308,7 +419,9 @@ impl Way<'_, '_> {
     async fn within<T>(&self, began: Instant, work: impl Future<Output = T>) -> Result<T, Reason> {
         match self.tries.deadline.of_try(began) {
             None => Ok(work.await),
-            Some(by) => timeout_at(by, work).await.map_err(|_| Reason::RequestTimeout),
+            Some(by) => timeout_at(by, work)
+                .await
+                .map_err(|_| Reason::RequestTimeout),
         }
     }
 }
@@ -323,7 +436,8 @@ fn caller_left(left: Break) -> Tried {
 const GRPC_STATUS: &str = "grpc-status";
 
 fn is_grpc(head: &impl Response) -> bool {
-    head.field("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    head.field("content-type")
+        .is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 fn number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
@@ -475,7 +589,11 @@ impl<V: Version> Passing<'_, V> {
             match next {
                 Chunk::Data(data) => {
                     self.sent += data.len() as u64;
-                    pumping.with(self.answer.data(data)).await.map_err(stop)?.map_err(stop)?;
+                    pumping
+                        .with(self.answer.data(data))
+                        .await
+                        .map_err(stop)?
+                        .map_err(stop)?;
                 }
                 Chunk::Trailers(trailers) => {
                     status = trailers.field(GRPC_STATUS).and_then(number);

@@ -5,12 +5,7 @@
 //! (`Planner`, `retry`); moving one attempt's bytes is `attempt`'s work. Never
 //! knows a policy, a socket or a protocol's syntax.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
@@ -86,7 +81,10 @@ pub(crate) struct Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
+        Self {
+            reason,
+            detail: None,
+        }
     }
 }
 
@@ -110,10 +108,17 @@ async fn order<V: Version>(
     call: &mut Call<V>,
     record: &mut Record,
 ) -> Result<Outcome, Refusal> {
-    let plan = planner.plan(&call.request).map_err(|denial| denied(denial, record))?;
+    let plan = planner
+        .plan(&call.request)
+        .map_err(|denial| denied(denial, record))?;
     record.planned(plan.rule.as_ref(), &plan.backend);
     let now = Instant::now();
-    let deadline = Deadline::new(plan.rule.as_deref(), &plan.backend.policy, &call.request, now);
+    let deadline = Deadline::new(
+        plan.rule.as_deref(),
+        &plan.backend.policy,
+        &call.request,
+        now,
+    );
     let _slot = queue::enter(&plan.backend, deadline.total()).await?;
     limit::deposit(&plan.backend, cx.epoch.milliseconds(now));
     let attempts = attempts(cx, &plan, &deadline, call, record);
@@ -130,11 +135,19 @@ fn denied(denial: Denial, record: &mut Record) -> Refusal {
     if let Some(policy) = &denial.policy {
         record.denied_by(policy);
     }
-    Refusal { reason: denial.reason, detail: denial.policy }
+    Refusal {
+        reason: denial.reason,
+        detail: denial.policy,
+    }
 }
 
 /// Answers with the fault; once a response has begun only breaking it off tells.
-async fn refuse<V: Version>(fault: Fault, refusal: &Refusal, call: &mut Call<V>, record: &mut Record) -> Outcome {
+async fn refuse<V: Version>(
+    fault: Fault,
+    refusal: &Refusal,
+    call: &mut Call<V>,
+    record: &mut Record,
+) -> Outcome {
     if call.answer.is_started() {
         call.answer.abort(None);
         return Outcome::Faulted(fault);
@@ -159,8 +172,12 @@ async fn attempts<V: Version>(
     let ended = loop {
         let flight = tries.pick()?;
         record.attempt(flight.endpoint());
-        let caller =
-            Caller { request: &call.request, body: &mut call.body, kept: &kept, answer: &mut call.answer };
+        let caller = Caller {
+            request: &call.request,
+            body: &mut call.body,
+            kept: &kept,
+            answer: &mut call.answer,
+        };
         match attempt::<V>(&mut tries, flight, caller, record).await {
             Tried::Ended(outcome) => break Ok(outcome),
             Tried::Refused(reason) => break Err(reason.into()),
@@ -213,7 +230,13 @@ impl<'a> Tries<'a> {
         let now_ms = self.now_ms();
         let mut averages = self.cx.averages.borrow_mut();
         let mut random = self.cx.random.borrow_mut();
-        let picked = balance::pick(&self.plan.backend, &mut averages, &self.tried, now_ms, &mut random);
+        let picked = balance::pick(
+            &self.plan.backend,
+            &mut averages,
+            &self.tried,
+            now_ms,
+            &mut random,
+        );
         let flight = picked.map_err(Nobody::reason)?;
         self.tried.push(flight.endpoint().key);
         self.made += 1;
@@ -222,7 +245,10 @@ impl<'a> Tries<'a> {
 
     /// Which try is under way, counted over all proxies of the request.
     pub(crate) fn number(&self) -> u32 {
-        self.incoming.saturating_add(self.made).saturating_sub(1).max(1)
+        self.incoming
+            .saturating_add(self.made)
+            .saturating_sub(1)
+            .max(1)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -245,15 +271,26 @@ impl<'a> Tries<'a> {
             incoming_attempt: self.incoming,
             retries: self.retries,
             replayed: self.is_replayed,
-            other_endpoint: backend.ready().iter().any(|endpoint| !self.tried.contains(&endpoint.key)),
+            other_endpoint: backend
+                .ready()
+                .iter()
+                .any(|endpoint| !self.tried.contains(&endpoint.key)),
             remaining: self.deadline.remaining(now),
         };
         let now_ms = self.cx.epoch.milliseconds(now);
         let mut random = self.cx.random.borrow_mut();
         let withdraw = || limit::withdraw(backend, now_ms);
-        match retry::decide(&failed, &situation, &backend.policy.retries, &mut random, withdraw) {
+        match retry::decide(
+            &failed,
+            &situation,
+            &backend.policy.retries,
+            &mut random,
+            withdraw,
+        ) {
             Decision::Again { on, backoff, kind } => {
-                self.same = (on == retry::On::Same).then(|| self.tried.last().copied()).flatten();
+                self.same = (on == retry::On::Same)
+                    .then(|| self.tried.last().copied())
+                    .flatten();
                 match kind {
                     Retried::Unsent => {}
                     Retried::Replay => self.is_replayed = true,
@@ -288,14 +325,20 @@ impl<'a> Tries<'a> {
     pub(crate) fn observe(&self, flight: &InFlight, began: Instant) {
         let now = Instant::now();
         let now_ms = self.cx.epoch.milliseconds(now);
-        self.cx.averages.borrow_mut().observe(flight.endpoint().key, now - began, now_ms);
+        self.cx
+            .averages
+            .borrow_mut()
+            .observe(flight.endpoint().key, now - began, now_ms);
     }
 
     /// What an attempt showed of its endpoint; the first word counts.
     pub(crate) fn report(&self, flight: &mut InFlight, verdict: Verdict, record: &Record) {
         let now_ms = self.now_ms();
         if verdict == Verdict::Failure {
-            self.cx.averages.borrow_mut().punish(flight.endpoint().key, now_ms);
+            self.cx
+                .averages
+                .borrow_mut()
+                .punish(flight.endpoint().key, now_ms);
         }
         if let Some(change) = flight.report(&self.plan.backend, verdict, now_ms) {
             told(&self.plan.backend, flight.endpoint(), &change, record);

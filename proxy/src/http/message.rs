@@ -113,7 +113,12 @@ pub(crate) trait Upstream<Request>: Sized {
 
     /// # Errors
     /// Why no connection could be had; nothing was sent.
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, limits: &Limits) -> Result<Self, Reason>;
+    async fn open(
+        pool: &Rc<Pool>,
+        backend: &Backend,
+        endpoint: &Arc<Endpoint>,
+        limits: &Limits,
+    ) -> Result<Self, Reason>;
     /// Whether it served a request before: it may have been closed meanwhile.
     fn is_reused(&self) -> bool;
     /// Sends the head; `last`: no body follows.
@@ -141,12 +146,22 @@ pub(crate) struct Broken {
 
 impl Broken {
     pub(crate) const fn new(reason: Reason) -> Self {
-        Self { reason, unread: false, reset: None, told: None }
+        Self {
+            reason,
+            unread: false,
+            reset: None,
+            told: None,
+        }
     }
 
     /// The request was not read by anybody.
     pub(crate) const fn unread(reason: Reason) -> Self {
-        Self { reason, unread: true, reset: None, told: None }
+        Self {
+            reason,
+            unread: true,
+            reset: None,
+            told: None,
+        }
     }
 }
 

@@ -21,7 +21,8 @@ use crate::{
 use super::{
     answer::{self, ATTEMPT, FAULT},
     h1::{
-        self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, MeshFields, Persistence, RequestHead, ResponseHead, Scanner, Version,
+        self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, MeshFields, Persistence,
+        RequestHead, ResponseHead, Scanner, Version,
     },
     message::{self, Break, Broken, Chunk, Edit},
 };
@@ -98,7 +99,11 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(reader: Reader, framing: Framing, limits: &Limits) -> Self {
-        Self { reader, decoder: BodyDecoder::new(framing, limits), ready: None }
+        Self {
+            reader,
+            decoder: BodyDecoder::new(framing, limits),
+            ready: None,
+        }
     }
 
     /// Looks at what came with the head, so that a body which is wrong from
@@ -162,8 +167,20 @@ enum State {
 }
 
 impl Answer {
-    pub(super) fn new(writer: Writer, asked: Asked, is_mesh: bool, persistence: Persistence) -> Self {
-        Self { writer, asked, is_mesh, persistence, framing: Framing::None, state: State::Waiting }
+    pub(super) fn new(
+        writer: Writer,
+        asked: Asked,
+        is_mesh: bool,
+        persistence: Persistence,
+    ) -> Self {
+        Self {
+            writer,
+            asked,
+            is_mesh,
+            persistence,
+            framing: Framing::None,
+            state: State::Waiting,
+        }
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -175,7 +192,11 @@ impl Answer {
     }
 
     fn mesh_fields(&self) -> MeshFields {
-        if self.is_mesh { MeshFields::Keep } else { MeshFields::Strip }
+        if self.is_mesh {
+            MeshFields::Keep
+        } else {
+            MeshFields::Strip
+        }
     }
 
     fn edit(&self) -> h1::Edit<'static> {
@@ -218,7 +239,9 @@ impl message::Answer<Response, Fields> for Answer {
     }
 
     async fn data(&mut self, data: Bytes) -> Result<(), Break> {
-        put(&mut self.writer, self.framing, data).await.map_err(|_| Break::Gone)
+        put(&mut self.writer, self.framing, data)
+            .await
+            .map_err(|_| Break::Gone)
     }
 
     async fn end(&mut self, trailers: Option<Fields>) -> Result<(), Break> {
@@ -240,14 +263,27 @@ impl message::Answer<Response, Fields> for Answer {
         let mut fields: SmallVec<[(HeaderName, HeaderValue); 3]> = SmallVec::new();
         fields.extend(value(&fault.proxy_status()).map(|value| (PROXY_STATUS, value)));
         if self.is_mesh {
-            fields.extend(value(&answer::told(fault)).map(|value| (HeaderName::from_static(FAULT), value)));
+            fields.extend(
+                value(&answer::told(fault)).map(|value| (HeaderName::from_static(FAULT), value)),
+            );
         }
-        fields.push((header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")));
-        let status = StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        fields.push((
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        ));
+        let status =
+            StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let text = answer::text(fault, detail);
         self.state = State::Started;
         let out = &mut self.writer.buffer;
-        h1::encode_answer(out, status, &fields, text.as_bytes(), self.asked, self.persistence);
+        h1::encode_answer(
+            out,
+            status,
+            &fields,
+            text.as_bytes(),
+            self.asked,
+            self.persistence,
+        );
         self.writer.flush().await.map_err(|_| Break::Gone)?;
         self.state = State::Complete;
         Ok(())
@@ -305,26 +341,47 @@ impl message::Upstream<Request> for Upstream {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, limits: &Limits) -> Result<Self, Reason> {
+    async fn open(
+        pool: &Rc<Pool>,
+        backend: &Backend,
+        endpoint: &Arc<Endpoint>,
+        limits: &Limits,
+    ) -> Result<Self, Reason> {
         let (wire, lease) = pool.http1(backend, endpoint).await?;
         let limits = match endpoint.security {
             Security::Mesh { .. } => limits.of_mesh(),
             Security::Unmeshed => *limits,
         };
-        Ok(Self { wire, lease, limits })
+        Ok(Self {
+            wire,
+            lease,
+            limits,
+        })
     }
 
     fn is_reused(&self) -> bool {
         self.lease.is_reused
     }
 
-    async fn send(self, request: &Request, edit: Edit<'_>, _last: bool) -> Result<(Outgoing, Responding), Broken> {
-        let Self { wire, lease, limits } = self;
+    async fn send(
+        self,
+        request: &Request,
+        edit: Edit<'_>,
+        _last: bool,
+    ) -> Result<(Outgoing, Responding), Broken> {
+        let Self {
+            wire,
+            lease,
+            limits,
+        } = self;
         let wire::Wire { reader, mut writer } = wire;
         let framing = h1::request_framing(&request.0);
         let mut extra: SmallVec<[(HeaderName, HeaderValue); 1]> = SmallVec::new();
         if edit.mesh && edit.attempt > 1 {
-            extra.push((HeaderName::from_static(ATTEMPT), HeaderValue::from(edit.attempt)));
+            extra.push((
+                HeaderName::from_static(ATTEMPT),
+                HeaderValue::from(edit.attempt),
+            ));
         }
         let head = h1::Edit {
             framing,
@@ -352,10 +409,22 @@ impl message::Upstream<Request> for Upstream {
     }
 
     fn release(pool: &Pool, outgoing: Outgoing, responding: Responding) {
-        let Responding { reader, lease, decoder, is_closing, .. } = responding;
+        let Responding {
+            reader,
+            lease,
+            decoder,
+            is_closing,
+            ..
+        } = responding;
         let is_complete = decoder.is_some_and(|decoder| decoder.is_done());
         if is_complete && !is_closing && outgoing.writer.buffer.is_empty() {
-            pool.put_back(wire::Wire { reader, writer: outgoing.writer }, lease);
+            pool.put_back(
+                wire::Wire {
+                    reader,
+                    writer: outgoing.writer,
+                },
+                lease,
+            );
         }
     }
 }
@@ -368,11 +437,16 @@ pub(crate) struct Outgoing {
 
 impl message::Outgoing<Fields> for Outgoing {
     async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
-        put(&mut self.writer, self.framing, data).await.map_err(|_| Broken::new(Reason::UpstreamReset))
+        put(&mut self.writer, self.framing, data)
+            .await
+            .map_err(|_| Broken::new(Reason::UpstreamReset))
     }
 
     async fn flush(&mut self) -> Result<(), Broken> {
-        self.writer.flush().await.map_err(|_| Broken::new(Reason::UpstreamReset))
+        self.writer
+            .flush()
+            .await
+            .map_err(|_| Broken::new(Reason::UpstreamReset))
     }
 
     async fn end(&mut self, trailers: Option<&Fields>) -> Result<(), Broken> {
@@ -399,7 +473,8 @@ impl message::Responding<Response, Fields> for Responding {
     async fn head(&mut self) -> Result<Response, Broken> {
         let malformed = |bad: Bad| Broken::new(bad.in_response());
         let head = loop {
-            let parsed = h1::parse_response(&mut self.reader.buffer, &mut self.scanner, &self.limits);
+            let parsed =
+                h1::parse_response(&mut self.reader.buffer, &mut self.scanner, &self.limits);
             if let Some(head) = parsed.map_err(malformed)? {
                 break head;
             }
@@ -408,14 +483,17 @@ impl message::Responding<Response, Fields> for Responding {
         let framing = h1::response_framing(&head, self.asked).map_err(malformed)?;
         if !head.is_informational() {
             self.decoder = Some(BodyDecoder::new(framing, &self.limits));
-            self.is_closing = !head.keeps_alive() || framing == Framing::UntilClose || head.status() == 101;
+            self.is_closing =
+                !head.keeps_alive() || framing == Framing::UntilClose || head.status() == 101;
         }
         Ok(Response { head, framing })
     }
 
     async fn next(&mut self) -> Result<Chunk<Fields>, Broken> {
         loop {
-            let Some(decoder) = &mut self.decoder else { return Ok(Chunk::End) };
+            let Some(decoder) = &mut self.decoder else {
+                return Ok(Chunk::End);
+            };
             match decoder.decode(&mut self.reader.buffer) {
                 Ok(Decoded::Data(data)) => return Ok(Chunk::Data(data)),
                 Ok(Decoded::Trailers(trailers)) => return Ok(Chunk::Trailers(trailers)),
@@ -424,7 +502,9 @@ impl message::Responding<Response, Fields> for Responding {
                 Err(bad) => return Err(Broken::new(bad.in_response())),
             }
             if self.fill_or_end(Reason::ResponseTruncated).await? == 0 {
-                let Some(decoder) = &mut self.decoder else { return Ok(Chunk::End) };
+                let Some(decoder) = &mut self.decoder else {
+                    return Ok(Chunk::End);
+                };
                 return match decoder.end_of_stream() {
                     Ok(()) => Ok(Chunk::End),
                     Err(_) => Err(Broken::new(Reason::ResponseTruncated)),
@@ -453,9 +533,10 @@ impl Responding {
             }
             match wire::ended(&error) {
                 wire::Ended::Refused => Broken::unread(Reason::StreamRefused),
-                wire::Ended::Told => {
-                    Broken { told: Some(Reason::ResponseTruncated.at(Side::Inbound)), ..Broken::new(reason) }
-                }
+                wire::Ended::Told => Broken {
+                    told: Some(Reason::ResponseTruncated.at(Side::Inbound)),
+                    ..Broken::new(reason)
+                },
                 wire::Ended::Broken => Broken::new(reason),
             }
         })

@@ -75,7 +75,10 @@ enum Next {
 impl<P: Planner> Server<P> {
     /// Serves until either side closes.
     pub(crate) async fn http1(&self, wire: Wire) {
-        let Wire { mut reader, mut writer } = wire;
+        let Wire {
+            mut reader,
+            mut writer,
+        } = wire;
         let mut scanner = Scanner::new();
         let mut drain = self.drain.clone();
         loop {
@@ -133,7 +136,9 @@ impl<P: Planner> Server<P> {
                 }
             };
             match filled {
-                Ok(0) if scanner.has_begun() => return Next::Bad(Reason::MalformedRequest, Bad::Truncated.detail()),
+                Ok(0) if scanner.has_begun() => {
+                    return Next::Bad(Reason::MalformedRequest, Bad::Truncated.detail());
+                }
                 Ok(0) | Err(_) => return Next::Closed,
                 Ok(_) => {}
             }
@@ -142,10 +147,15 @@ impl<P: Planner> Server<P> {
 
     /// Answers what never became a request.
     async fn refuse(&self, writer: Writer, reason: Reason, detail: &'static str) -> Writer {
-        let asked = Asked { version: Version::Http11, head: false, upgrade: false };
+        let asked = Asked {
+            version: Version::Http11,
+            head: false,
+            upgrade: false,
+        };
         let mut answer = one::Answer::new(writer, asked, self.is_mesh, Persistence::Close);
         let record = self.record.request(&Head::default());
-        self.answer_fault::<One>(reason, detail, &mut answer, record).await;
+        self.answer_fault::<One>(reason, detail, &mut answer, record)
+            .await;
         answer.writer
     }
 
@@ -168,12 +178,25 @@ impl<P: Planner> Server<P> {
 
     /// What a message of this connection may hold.
     fn limits(&self) -> Limits {
-        if self.is_mesh { self.config.limits.of_mesh() } else { self.config.limits }
+        if self.is_mesh {
+            self.config.limits.of_mesh()
+        } else {
+            self.config.limits
+        }
     }
 
-    async fn one(&self, head: RequestHead, reader: Reader, writer: Writer) -> ((Reader, Writer), Ended) {
+    async fn one(
+        &self,
+        head: RequestHead,
+        reader: Reader,
+        writer: Writer,
+    ) -> ((Reader, Writer), Ended) {
         let field = |name: &str| head.fields().get_all(name).next();
-        let attempt = if self.is_mesh { answer::attempt(field(ATTEMPT)) } else { 1 };
+        let attempt = if self.is_mesh {
+            answer::attempt(field(ATTEMPT))
+        } else {
+            1
+        };
         let record = self.record.request(&Head {
             method: head.method().as_bytes(),
             path: head.target(),
@@ -182,7 +205,11 @@ impl<P: Planner> Server<P> {
         });
         let framing = h1::request_framing(&head);
         let keeps = head.keeps_alive() && self.drain.phase() == Phase::Serving;
-        let persistence = if keeps { Persistence::KeepAlive } else { Persistence::Close };
+        let persistence = if keeps {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        };
         let mut call = Call::<One> {
             answer: one::Answer::new(writer, head.asked(), self.is_mesh, persistence),
             body: one::Incoming::new(reader, framing, &self.limits()),
@@ -193,7 +220,8 @@ impl<P: Planner> Server<P> {
             Ok(()) => exchange(&self.cx, &self.planner, &mut call, record).await,
             Err(bad) => {
                 call.answer.persistence = Persistence::Close;
-                self.answer_fault::<One>(bad.in_request(), bad.detail(), &mut call.answer, record).await;
+                self.answer_fault::<One>(bad.in_request(), bad.detail(), &mut call.answer, record)
+                    .await;
             }
         }
         let Call { body, answer, .. } = call;
@@ -262,7 +290,9 @@ impl<P: Planner> Server<P> {
         let handshake = timeout(config.header_timeout, builder.handshake::<_, Bytes>(io));
         let Ok(Ok(mut connection)) = handshake.await else {
             let fault = Reason::MalformedRequest.at(self.cx.side);
-            self.record.request(&Head::default()).finish(Outcome::Faulted(fault));
+            self.record
+                .request(&Head::default())
+                .finish(Outcome::Faulted(fault));
             return;
         };
         let mut drain = self.drain.clone();
@@ -293,19 +323,41 @@ impl<P: Planner> Server<P> {
         let (parts, body) = request.into_parts();
         let request = two::Request(parts);
         let field = |name: &str| request.0.headers.get(name).map(|value| value.as_bytes());
-        let attempt = if self.is_mesh { answer::attempt(field(ATTEMPT)) } else { 1 };
+        let attempt = if self.is_mesh {
+            answer::attempt(field(ATTEMPT))
+        } else {
+            1
+        };
         let record = self.record.request(&Head {
             method: request.method().as_bytes(),
-            path: request.0.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes(),
-            authority: request.0.uri.authority().map_or("", |authority| authority.as_str()).as_bytes(),
+            path: request
+                .0
+                .uri
+                .path_and_query()
+                .map_or("", |target| target.as_str())
+                .as_bytes(),
+            authority: request
+                .0
+                .uri
+                .authority()
+                .map_or("", |authority| authority.as_str())
+                .as_bytes(),
             traceparent: field("traceparent"),
         });
         let answer = two::Answer::new(respond, request.is_grpc(), self.is_mesh);
         let refused = self.too_large(&request);
-        let mut call = Call::<Two> { body: two::Incoming::new(body), answer, request, attempt };
+        let mut call = Call::<Two> {
+            body: two::Incoming::new(body),
+            answer,
+            request,
+            attempt,
+        };
         match refused {
             None => exchange(&self.cx, &self.planner, &mut call, record).await,
-            Some(reason) => self.answer_fault::<Two>(reason, "", &mut call.answer, record).await,
+            Some(reason) => {
+                self.answer_fault::<Two>(reason, "", &mut call.answer, record)
+                    .await
+            }
         }
     }
 
@@ -314,25 +366,32 @@ impl<P: Planner> Server<P> {
         if request.target_bytes() > limits.target_bytes {
             return Some(Reason::TargetTooLong);
         }
-        let is_over = request.header_bytes() > header_list(&limits) as usize || request.0.headers.len() > limits.fields;
+        let is_over = request.header_bytes() > header_list(&limits) as usize
+            || request.0.headers.len() > limits.fields;
         is_over.then_some(Reason::HeadersTooLarge)
     }
 
     /// A lane of a peer proxy; every other CONNECT is refused by name.
     async fn connect(&self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let protocol = request.extensions().get::<Protocol>();
-        let is_lane = self.is_mesh && protocol.is_some_and(|protocol| protocol.as_str() == LANE_PROTOCOL);
+        let is_lane =
+            self.is_mesh && protocol.is_some_and(|protocol| protocol.as_str() == LANE_PROTOCOL);
         if !is_lane {
-            let record = self.record.request(&Head { method: b"CONNECT", ..Head::default() });
+            let record = self.record.request(&Head {
+                method: b"CONNECT",
+                ..Head::default()
+            });
             let mut answer = two::Answer::new(respond, false, self.is_mesh);
-            self.answer_fault::<Two>(Reason::ConnectMethod, "", &mut answer, record).await;
+            self.answer_fault::<Two>(Reason::ConnectMethod, "", &mut answer, record)
+                .await;
             return;
         }
         let mut accepted = Response::new(());
         *accepted.status_mut() = StatusCode::OK;
         // It fails only where the peer took the lane back meanwhile.
         if let Ok(sender) = respond.send_response(accepted, false) {
-            self.http1(Wire::accepted_lane(request.into_body(), sender)).await;
+            self.http1(Wire::accepted_lane(request.into_body(), sender))
+                .await;
         }
     }
 }

@@ -13,11 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use h2::{
-    RecvStream, SendStream,
-    client::ResponseFuture,
-    server::SendResponse,
-};
+use h2::{RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts as RequestParts,
     response::Parts as ResponseParts, uri::PathAndQuery,
@@ -49,7 +45,12 @@ impl message::Version for Two {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
-    async fn tunnel(_: &mut Incoming, _: &mut Outgoing, _: &mut Responding, answer: &mut Answer) -> Result<(), Break> {
+    async fn tunnel(
+        _: &mut Incoming,
+        _: &mut Outgoing,
+        _: &mut Responding,
+        answer: &mut Answer,
+    ) -> Result<(), Break> {
         // RFC 9113 §8.6: HTTP/2 has no 101.
         message::Answer::abort(answer, Some(h2::Reason::PROTOCOL_ERROR));
         Err(Break::Gone)
@@ -69,12 +70,19 @@ impl Request {
 
     /// RFC 9113 §6.5.2: what SETTINGS_MAX_HEADER_LIST_SIZE counts.
     pub(super) fn header_bytes(&self) -> usize {
-        let fields = self.0.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+        let fields = self
+            .0
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32);
         fields.sum::<usize>() + self.target_bytes()
     }
 
     pub(super) fn target_bytes(&self) -> usize {
-        self.0.uri.path_and_query().map_or(0, |target| target.as_str().len())
+        self.0
+            .uri
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len())
     }
 }
 
@@ -90,7 +98,13 @@ impl request::Request for Request {
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let host = (name == "host").then(|| self.0.uri.authority()).flatten();
         let host = host.map(|authority| authority.as_str().as_bytes());
-        host.into_iter().chain(self.0.headers.get_all(name).into_iter().map(HeaderValue::as_bytes))
+        host.into_iter().chain(
+            self.0
+                .headers
+                .get_all(name)
+                .into_iter()
+                .map(HeaderValue::as_bytes),
+        )
     }
 }
 
@@ -103,12 +117,17 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, unreleased: 0 }
+        Self {
+            stream,
+            unreleased: 0,
+        }
     }
 
     async fn chunk(&mut self) -> Result<Chunk<HeaderMap>, h2::Error> {
         if self.unreleased > 0 {
-            self.stream.flow_control().release_capacity(self.unreleased)?;
+            self.stream
+                .flow_control()
+                .release_capacity(self.unreleased)?;
             self.unreleased = 0;
         }
         if let Some(data) = self.stream.data().await {
@@ -144,7 +163,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(super) fn new(respond: SendResponse<Bytes>, is_grpc: bool, is_mesh: bool) -> Self {
-        Self { respond, stream: None, is_grpc, is_mesh }
+        Self {
+            respond,
+            stream: None,
+            is_grpc,
+            is_mesh,
+        }
     }
 }
 
@@ -155,7 +179,9 @@ impl message::Answer<Response, HeaderMap> for Answer {
 
     async fn informational(&mut self, head: Response) -> Result<(), Break> {
         let head = http::Response::from_parts(head.parts, ());
-        self.respond.send_informational(head).map_err(|error| break_of(&error))
+        self.respond
+            .send_informational(head)
+            .map_err(|error| break_of(&error))
     }
 
     async fn head(&mut self, mut head: Response, last: bool) -> Result<(), Break> {
@@ -163,7 +189,11 @@ impl message::Answer<Response, HeaderMap> for Answer {
             answer::strip(&mut head.parts.headers);
         }
         let head = http::Response::from_parts(head.parts, ());
-        self.stream = Some(self.respond.send_response(head, last).map_err(|error| break_of(&error))?);
+        self.stream = Some(
+            self.respond
+                .send_response(head, last)
+                .map_err(|error| break_of(&error))?,
+        );
         Ok(())
     }
 
@@ -190,16 +220,41 @@ impl message::Answer<Response, HeaderMap> for Answer {
         }
         if self.is_grpc {
             // gRPC over HTTP/2, "Responses": Trailers-Only.
-            fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            fields.insert(GRPC_STATUS, HeaderValue::from(u16::from(fault.reason.grpc_status())));
+            fields.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/grpc"),
+            );
+            fields.insert(
+                GRPC_STATUS,
+                HeaderValue::from(u16::from(fault.reason.grpc_status())),
+            );
             fields.insert(GRPC_MESSAGE, value(&fault.grpc_message()));
-            return self.head(Response { parts: head.into_parts().0, is_end: true }, true).await;
+            return self
+                .head(
+                    Response {
+                        parts: head.into_parts().0,
+                        is_end: true,
+                    },
+                    true,
+                )
+                .await;
         }
         let text = answer::text(fault, detail);
-        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        fields.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-        *head.status_mut() = StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
-        self.head(Response { parts: head.into_parts().0, is_end: false }, false).await?;
+        *head.status_mut() =
+            StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        self.head(
+            Response {
+                parts: head.into_parts().0,
+                is_end: false,
+            },
+            false,
+        )
+        .await?;
         self.data(text.into()).await?;
         self.end(None).await
     }
@@ -269,7 +324,12 @@ impl message::Upstream<Request> for Upstream {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
-    async fn open(pool: &Rc<Pool>, backend: &Backend, endpoint: &Arc<Endpoint>, _: &Limits) -> Result<Self, Reason> {
+    async fn open(
+        pool: &Rc<Pool>,
+        backend: &Backend,
+        endpoint: &Arc<Endpoint>,
+        _: &Limits,
+    ) -> Result<Self, Reason> {
         let (sender, stream) = pool.http2(backend, endpoint).await?;
         Ok(Self { sender, stream })
     }
@@ -279,7 +339,12 @@ impl message::Upstream<Request> for Upstream {
         false
     }
 
-    async fn send(mut self, request: &Request, edit: Edit<'_>, last: bool) -> Result<(Outgoing, Responding), Broken> {
+    async fn send(
+        mut self,
+        request: &Request,
+        edit: Edit<'_>,
+        last: bool,
+    ) -> Result<(Outgoing, Responding), Broken> {
         let mut head = http::Request::new(());
         *head.method_mut() = request.0.method.clone();
         *head.uri_mut() = request.0.uri.clone();
@@ -290,11 +355,18 @@ impl message::Upstream<Request> for Upstream {
         }
         answer::strip(head.headers_mut());
         if edit.mesh && edit.attempt > 1 {
-            head.headers_mut().insert(HeaderName::from_static(ATTEMPT), HeaderValue::from(edit.attempt));
+            head.headers_mut().insert(
+                HeaderName::from_static(ATTEMPT),
+                HeaderValue::from(edit.attempt),
+            );
         }
         match self.sender.send_request(head, last) {
             Ok((response, stream)) => {
-                let responding = Responding { response: Some(response), body: None, place: self.stream };
+                let responding = Responding {
+                    response: Some(response),
+                    body: None,
+                    place: self.stream,
+                };
                 Ok((Outgoing(stream), responding))
             }
             Err(error) => Err(broken(&error, &self.stream)),
@@ -357,7 +429,10 @@ impl message::Responding<Response, HeaderMap> for Responding {
         })
         .await;
         match head {
-            Ok((parts, None)) => Ok(Response { parts, is_end: false }),
+            Ok((parts, None)) => Ok(Response {
+                parts,
+                is_end: false,
+            }),
             Ok((parts, Some(body))) => {
                 self.response = None;
                 let is_end = body.is_end_stream();
@@ -369,8 +444,12 @@ impl message::Responding<Response, HeaderMap> for Responding {
     }
 
     async fn next(&mut self) -> Result<Chunk<HeaderMap>, Broken> {
-        let Some(body) = &mut self.body else { return Ok(Chunk::End) };
-        body.chunk().await.map_err(|error| broken(&error, &self.place))
+        let Some(body) = &mut self.body else {
+            return Ok(Chunk::End);
+        };
+        body.chunk()
+            .await
+            .map_err(|error| broken(&error, &self.place))
     }
 
     fn is_closing(&self) -> bool {
@@ -405,15 +484,23 @@ fn finish(stream: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result
 
 fn break_of(error: &h2::Error) -> Break {
     match error.reason() {
-        Some(h2::Reason::PROTOCOL_ERROR) if !error.is_remote() => Break::Bad(Reason::MalformedRequest),
+        Some(h2::Reason::PROTOCOL_ERROR) if !error.is_remote() => {
+            Break::Bad(Reason::MalformedRequest)
+        }
         _ => Break::Gone,
     }
 }
 
 fn cut(error: &h2::Error) -> Broken {
-    match error.reason().filter(|_| error.is_reset() && error.is_remote()) {
+    match error
+        .reason()
+        .filter(|_| error.is_reset() && error.is_remote())
+    {
         Some(h2::Reason::REFUSED_STREAM) => Broken::unread(Reason::StreamRefused),
-        reset => Broken { reset, ..Broken::new(Reason::UpstreamReset) },
+        reset => Broken {
+            reset,
+            ..Broken::new(Reason::UpstreamReset)
+        },
     }
 }
 

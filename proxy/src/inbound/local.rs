@@ -23,8 +23,8 @@ use crate::{
     addr::OrigDst,
     authz,
     discovery::{
-        Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, EndpointState, Protocol, Security,
-        ServiceName,
+        Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, EndpointState,
+        Protocol, Security, ServiceName,
     },
     identity::Peer,
     listen::Conn,
@@ -54,7 +54,10 @@ impl Locals {
         let mut policy = BackendPolicy::default();
         policy.circuit_breaking.consecutive_failures = 0;
         Self {
-            service: ServiceName { namespace: namespace.into(), name: pod.into() },
+            service: ServiceName {
+                namespace: namespace.into(),
+                name: pod.into(),
+            },
             policy: Arc::new(policy),
             known: RefCell::default(),
         }
@@ -65,7 +68,11 @@ impl Locals {
         if known.len() >= MOST && !known.contains_key(&address) {
             known.clear();
         }
-        Arc::clone(known.entry(address).or_insert_with(|| Arc::new(self.make(address))))
+        Arc::clone(
+            known
+                .entry(address)
+                .or_insert_with(|| Arc::new(self.make(address))),
+        )
     }
 
     fn make(&self, address: SocketAddr) -> Backend {
@@ -84,7 +91,13 @@ impl Locals {
             cells: EndpointCells::new(&cells),
         };
         let service = self.service.clone();
-        Backend::new(service, address.port(), Arc::clone(&self.policy), vec![Arc::new(endpoint)], cells)
+        Backend::new(
+            service,
+            address.port(),
+            Arc::clone(&self.policy),
+            vec![Arc::new(endpoint)],
+            cells,
+        )
     }
 }
 
@@ -126,7 +139,10 @@ impl Inbound {
             return pending().await;
         }
         let dialled = match self.dial(conn.destination).await {
-            Ok(stream) => heard.insert(Dialled { stream, said: BytesMut::new() }),
+            Ok(stream) => heard.insert(Dialled {
+                stream,
+                said: BytesMut::new(),
+            }),
             Err(reason) => return Heard::Failed(reason),
         };
         poll_fn(|cx| {
@@ -149,7 +165,10 @@ impl Inbound {
         let snapshot = self.cx.snapshot.borrow();
         match &snapshot.workload {
             Some(workload) => authz::admit_opaque(workload, port, peer).map(|_permit| ()),
-            None => Err(authz::Denial { reason: Reason::PolicyMissing, policy: None }),
+            None => Err(authz::Denial {
+                reason: Reason::PolicyMissing,
+                policy: None,
+            }),
         }
     }
 
@@ -172,15 +191,21 @@ impl Inbound {
         let dialled = match caller.dialled {
             Some(dialled) => dialled,
             None => match self.dial(caller.destination).await {
-                Ok(stream) => Dialled { stream, said: BytesMut::new() },
+                Ok(stream) => Dialled {
+                    stream,
+                    said: BytesMut::new(),
+                },
                 Err(reason) => return refuse(&downstream, record, reason),
             },
         };
         let backend = self.locals.backend(caller.destination.0);
         record.planned(None, &backend);
-        let prefixes = Prefixes { from_downstream: first.freeze(), from_upstream: dialled.said.freeze() };
+        let prefixes = Prefixes {
+            from_downstream: first.freeze(),
+            from_upstream: dialled.said.freeze(),
+        };
         let progress = Progress::default();
-        let limits = Limits { idle: None, buffer: self.config.copy_buffer };
+        let limits = Limits::from(None);
         let cut = self.no_longer(port, caller.peer, caller.session);
         let ended = carry(downstream, dialled.stream, prefixes, limits, &progress, cut).await;
         record.received(progress.to_upstream.get());
@@ -194,7 +219,9 @@ impl Inbound {
         let judged = async {
             while snapshots.changed().await.is_ok() {
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                let Some(workload) = &snapshot.workload else { continue };
+                let Some(workload) = &snapshot.workload else {
+                    continue;
+                };
                 if let Err(denial) = authz::admit_opaque(workload, port, peer) {
                     return denial.reason;
                 }

@@ -56,7 +56,11 @@ pub(super) enum Heard {
 
 impl Outbound {
     /// Dials and listens, for as long as it takes the server to speak.
-    pub(super) async fn speculate(&self, target: &Target, dialled: &RefCell<Option<Dialled>>) -> Heard {
+    pub(super) async fn speculate(
+        &self,
+        target: &Target,
+        dialled: &RefCell<Option<Dialled>>,
+    ) -> Heard {
         self.recorder.metrics().detect.speculative.inc();
         match self.dial(target.backend(), None).await {
             Ok(upstream) => *dialled.borrow_mut() = Some(upstream),
@@ -73,7 +77,11 @@ impl Outbound {
     }
 
     /// A connection to one of the endpoints, each tried once.
-    async fn dial(&self, backend: &Arc<Backend>, mut record: Option<&mut Record>) -> Result<Dialled, Reason> {
+    async fn dial(
+        &self,
+        backend: &Arc<Backend>,
+        mut record: Option<&mut Record>,
+    ) -> Result<Dialled, Reason> {
         let mut tried: smallvec::SmallVec<[EndpointKey; 4]> = smallvec::SmallVec::new();
         let mut last = None;
         loop {
@@ -89,11 +97,25 @@ impl Outbound {
             }
             let connect = backend.policy.timeouts.connect;
             match self.cx.pool.connector.opaque(&endpoint, connect).await {
-                Ok(upstream) => return Ok(Dialled { upstream, endpoint, said: BytesMut::new(), place, flight }),
+                Ok(upstream) => {
+                    return Ok(Dialled {
+                        upstream,
+                        endpoint,
+                        said: BytesMut::new(),
+                        place,
+                        flight,
+                    });
+                }
                 Err(reason) => {
                     last = Some(reason);
-                    if record.is_some() && !matches!(reason, Reason::OpaqueRefused | Reason::CertificateMissing) {
-                        flight.report(backend, Verdict::Failure, self.cx.epoch.milliseconds(Instant::now()));
+                    if record.is_some()
+                        && !matches!(reason, Reason::OpaqueRefused | Reason::CertificateMissing)
+                    {
+                        flight.report(
+                            backend,
+                            Verdict::Failure,
+                            self.cx.epoch.milliseconds(Instant::now()),
+                        );
                     }
                 }
             }
@@ -103,7 +125,13 @@ impl Outbound {
     fn pick(&self, backend: &Arc<Backend>, tried: &[EndpointKey]) -> Result<InFlight, Nobody> {
         let now_ms = self.cx.epoch.milliseconds(Instant::now());
         let mut averages = self.cx.averages.borrow_mut();
-        balance::pick(backend, &mut averages, tried, now_ms, &mut self.cx.random.borrow_mut())
+        balance::pick(
+            backend,
+            &mut averages,
+            tried,
+            now_ms,
+            &mut self.cx.random.borrow_mut(),
+        )
     }
 
     /// Carries the connection to its end.
@@ -132,14 +160,25 @@ impl Outbound {
                 }
             },
         };
-        let Dialled { upstream, said, place, mut flight, .. } = dialled;
+        let Dialled {
+            upstream,
+            said,
+            place,
+            mut flight,
+            ..
+        } = dialled;
         let now_ms = self.cx.epoch.milliseconds(Instant::now());
         flight.report(backend, Verdict::Success, now_ms);
-        let prefixes = Prefixes { from_downstream: first.freeze(), from_upstream: said.freeze() };
-        let limits = Limits { idle: backend.policy.timeouts.idle, buffer: self.config.copy_buffer };
+        let prefixes = Prefixes {
+            from_downstream: first.freeze(),
+            from_upstream: said.freeze(),
+        };
+        let limits = Limits::from(backend.policy.timeouts.idle);
         let progress = Progress::default();
         let ended = match upstream {
-            Opaque::Plain(stream) => carry(conn.stream, stream, prefixes, limits, &progress, pending()).await,
+            Opaque::Plain(stream) => {
+                carry(conn.stream, stream, prefixes, limits, &progress, pending()).await
+            }
             Opaque::Mesh(mesh) => {
                 let cut = self.session_over(&mesh.session);
                 carry(conn.stream, mesh.stream, prefixes, limits, &progress, cut).await
@@ -154,20 +193,38 @@ impl Outbound {
     async fn session_over(&self, session: &Session) -> Reason {
         let certificates = &self.cx.pool.connector.certificates;
         certificates.ended(session).await;
-        if certificates.wall().now() > session.ends { Reason::PeerExpired } else { Reason::PeerUntrusted }
+        if certificates.wall().now() > session.ends {
+            Reason::PeerExpired
+        } else {
+            Reason::PeerUntrusted
+        }
     }
 
     /// To the original destination, as if we weren't there.
     pub(super) async fn pass_through(&self, conn: Conn, connection: &ConnectionRecord) {
         let connect = BackendPolicy::default().timeouts.connect;
-        let stream = match self.cx.pool.connector.tcp(conn.destination.0, connect).await {
+        let stream = match self
+            .cx
+            .pool
+            .connector
+            .tcp(conn.destination.0, connect)
+            .await
+        {
             Ok(stream) => stream,
             Err(reason) => return refuse(conn.stream, connection, reason),
         };
         let mut record = connection.opaque();
         let progress = Progress::default();
-        let limits = Limits { idle: None, buffer: self.config.copy_buffer };
-        let ended = carry(conn.stream, stream, Prefixes::default(), limits, &progress, pending()).await;
+        let limits = Limits::from(None);
+        let ended = carry(
+            conn.stream,
+            stream,
+            Prefixes::default(),
+            limits,
+            &progress,
+            pending(),
+        )
+        .await;
         record.received(progress.to_upstream.get());
         record.sent(progress.to_downstream.get());
         record.finish(ended.outcome(Side::Outbound));

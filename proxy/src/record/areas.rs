@@ -227,15 +227,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     fn register(area: &mut Area<'_>) -> Self {
-        const CAUSES: [&str; 7] = [
-            "idle",
-            "age",
-            "peer",
-            "error",
-            "certificate",
-            "removed",
-            "drain",
-        ];
+        const CAUSES: [&str; 5] = ["idle", "peer", "error", "certificate", "removed"];
         Self {
             open: area.register("connections_open", "Connections to endpoints that are open", Gauge::default()),
             lanes: area.register("lanes_open", "HTTP/1 lanes open in mesh connections", Gauge::default()),

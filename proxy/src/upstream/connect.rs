@@ -3,13 +3,7 @@
 //! Called by `pool` for HTTP and by the stories for opaque bytes. Every dial
 //! has a deadline, and a failed one a `Reason`. Never retries.
 
-use std::{
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 
@@ -47,12 +41,21 @@ impl Connector {
         certificates: Arc<Store>,
         metrics: Arc<Metrics>,
     ) -> Rc<Self> {
-        Rc::new(Self { source, liveness, certificates, metrics })
+        Rc::new(Self {
+            source,
+            liveness,
+            certificates,
+            metrics,
+        })
     }
 
     /// # Errors
     /// `ConnectRefused`, `ConnectTimeout` or `ConnectUnreachable`.
-    pub(crate) async fn tcp(&self, address: SocketAddr, limit: Duration) -> Result<TcpStream, Reason> {
+    pub(crate) async fn tcp(
+        &self,
+        address: SocketAddr,
+        limit: Duration,
+    ) -> Result<TcpStream, Reason> {
         match timeout(limit, sock::connect(address, self.source, &self.liveness)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(reason(&error)),
@@ -64,7 +67,12 @@ impl Connector {
     ///
     /// # Errors
     /// Why there is no such connection; nothing was sent over it.
-    pub(crate) async fn mesh(&self, endpoint: &Endpoint, alpn: Alpn, limit: Duration) -> Result<Connected, Reason> {
+    pub(crate) async fn mesh(
+        &self,
+        endpoint: &Endpoint,
+        alpn: Alpn,
+        limit: Duration,
+    ) -> Result<Connected, Reason> {
         let Security::Mesh { identity, .. } = &endpoint.security else {
             return Err(Reason::TlsHandshake);
         };
@@ -72,21 +80,31 @@ impl Connector {
             let stream = self.tcp(endpoint.address, limit).await?;
             let connected = connect(stream, identity, alpn, &self.certificates).await;
             let results = &self.metrics.tls.connected;
-            results.inc(connected.as_ref().map_or_else(|reason| reason.as_str(), |_| "ok"));
+            results.inc(
+                connected
+                    .as_ref()
+                    .map_or_else(|reason| reason.as_str(), |_| "ok"),
+            );
             connected
         };
-        timeout(limit, dial).await.unwrap_or(Err(Reason::ConnectTimeout))
+        timeout(limit, dial)
+            .await
+            .unwrap_or(Err(Reason::ConnectTimeout))
     }
 
     /// For bytes that stay opaque.
     ///
     /// # Errors
     /// As `mesh` and `tcp`.
-    pub(crate) async fn opaque(&self, endpoint: &Endpoint, limit: Duration) -> Result<Opaque, Reason> {
+    pub(crate) async fn opaque(
+        &self,
+        endpoint: &Endpoint,
+        limit: Duration,
+    ) -> Result<Opaque, Reason> {
         match endpoint.security {
-            Security::Mesh { tcp: true, .. } => {
-                Ok(Opaque::Mesh(Box::new(self.mesh(endpoint, Alpn::Tcp, limit).await?)))
-            }
+            Security::Mesh { tcp: true, .. } => Ok(Opaque::Mesh(Box::new(
+                self.mesh(endpoint, Alpn::Tcp, limit).await?,
+            ))),
             Security::Mesh { tcp: false, .. } => Err(Reason::OpaqueRefused),
             Security::Unmeshed => Ok(Opaque::Plain(self.tcp(endpoint.address, limit).await?)),
         }

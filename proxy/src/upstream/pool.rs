@@ -40,8 +40,6 @@ pub(crate) struct Config {
     pub(crate) idle_per_endpoint: usize,
     /// How long one is kept.
     pub(crate) idle_timeout: Duration,
-    /// One older than that is not used again; `None`: for ever.
-    pub(crate) max_age: Option<Duration>,
     /// HTTP/2 connections per endpoint, at most.
     pub(crate) connections_per_endpoint: usize,
     /// Streams of one HTTP/2 connection before another is opened.
@@ -78,7 +76,6 @@ struct Idle {
     /// The connection whose lane it is.
     stream: Option<Stream>,
     socket: Option<Socket>,
-    made: Instant,
     since: Instant,
 }
 
@@ -113,7 +110,6 @@ pub(crate) struct Lease {
     key: EndpointKey,
     stream: Option<Stream>,
     socket: Option<Socket>,
-    made: Instant,
 }
 
 impl Lease {
@@ -136,7 +132,12 @@ pub(crate) struct Stream {
 impl Stream {
     fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
         streams.set(streams.get() + 1);
-        Self { connection, streams: Rc::clone(streams), refusal, lane: None }
+        Self {
+            connection,
+            streams: Rc::clone(streams),
+            refusal,
+            lane: None,
+        }
     }
 
     /// Why the peer proxy refused our handshake, known only once the stream
@@ -177,14 +178,33 @@ impl Pool {
         let checkouts = &self.metrics.pool.checkouts;
         if let Some(idle) = self.idle(key) {
             checkouts.inc("reused");
-            let Idle { wire, stream, socket, made, .. } = idle;
-            return Ok((wire, Lease { is_reused: true, key, stream, socket, made }));
+            let Idle {
+                wire,
+                stream,
+                socket,
+                ..
+            } = idle;
+            return Ok((
+                wire,
+                Lease {
+                    is_reused: true,
+                    key,
+                    stream,
+                    socket,
+                },
+            ));
         }
         let (wire, stream, socket) = match &endpoint.security {
             Security::Unmeshed => {
                 let place = limit::connection(backend)?;
-                let stream = self.connector.tcp(endpoint.address, backend.policy.timeouts.connect).await?;
-                let socket = Socket { _place: place, _open: Open::new(&self.metrics.pool.open) };
+                let stream = self
+                    .connector
+                    .tcp(endpoint.address, backend.policy.timeouts.connect)
+                    .await?;
+                let socket = Socket {
+                    _place: place,
+                    _open: Open::new(&self.metrics.pool.open),
+                };
                 (Wire::tcp(stream, BytesMut::new()), None, Some(socket))
             }
             Security::Mesh { http: false, .. } => return Err(Reason::TlsHandshake),
@@ -197,21 +217,41 @@ impl Pool {
             }
         };
         checkouts.inc("new");
-        Ok((wire, Lease { is_reused: false, key, stream, socket, made: Instant::now() }))
+        Ok((
+            wire,
+            Lease {
+                is_reused: false,
+                key,
+                stream,
+                socket,
+            },
+        ))
     }
 
     /// Takes a wire back whose exchange is complete. Buffered bytes, a full
     /// pool or a retired connection end it instead.
     pub(crate) fn put_back(&self, mut wire: Wire, lease: Lease) {
-        let Lease { key, stream, socket, made, .. } = lease;
+        let Lease {
+            key,
+            stream,
+            socket,
+            ..
+        } = lease;
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(key).or_default();
-        let is_current = stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
+        let is_current = stream
+            .as_ref()
+            .is_none_or(|stream| slot.is_current(stream.connection));
         if !is_current || !wire.is_quiet() {
             self.metrics.pool.closed.inc("peer");
         } else if slot.idle.len() < self.config.idle_per_endpoint {
             wire.release_buffers();
-            slot.idle.push(Idle { wire, stream, socket, made, since: Instant::now() });
+            slot.idle.push(Idle {
+                wire,
+                stream,
+                socket,
+                since: Instant::now(),
+            });
         } else {
             self.metrics.pool.closed.inc("idle");
         }
@@ -267,7 +307,8 @@ impl Pool {
                 }
                 is_fresh
             });
-            slot.connections.retain(|connection| connection.is_wanted(now, self.config.idle_timeout));
+            slot.connections
+                .retain(|connection| connection.is_wanted(now, self.config.idle_timeout));
             !slot.idle.is_empty() || !slot.connections.is_empty() || slot.dialling.is_some()
         });
     }
@@ -276,7 +317,10 @@ impl Pool {
     pub(crate) fn sizes(&self) -> (usize, usize) {
         let slots = self.slots.borrow();
         let count = |of: fn(&Slot) -> usize| slots.values().map(of).sum();
-        (count(|slot| slot.connections.len()), count(|slot| slot.idle.len()))
+        (
+            count(|slot| slot.connections.len()),
+            count(|slot| slot.idle.len()),
+        )
     }
 
     fn idle(&self, key: EndpointKey) -> Option<Idle> {
@@ -284,11 +328,12 @@ impl Pool {
         let slot = slots.get_mut(&key)?;
         let now = Instant::now();
         while let Some(mut idle) = slot.idle.pop() {
-            let is_current = idle.stream.as_ref().is_none_or(|stream| slot.is_current(stream.connection));
+            let is_current = idle
+                .stream
+                .as_ref()
+                .is_none_or(|stream| slot.is_current(stream.connection));
             let cause = if now.duration_since(idle.since) >= self.config.idle_timeout {
                 "idle"
-            } else if self.config.max_age.is_some_and(|age| now.duration_since(idle.made) >= age) {
-                "age"
             } else if !is_current || !idle.wire.is_quiet() {
                 "peer"
             } else {
@@ -301,7 +346,11 @@ impl Pool {
 
     /// Starts a dial that everyone who needs it waits for; it outlives its
     /// first caller.
-    fn dial(self: &Rc<Self>, backend: &Backend, endpoint: &Arc<Endpoint>) -> Result<Dialling, Reason> {
+    fn dial(
+        self: &Rc<Self>,
+        backend: &Backend,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Dialling, Reason> {
         let place = limit::connection(backend)?;
         let (tell, dialling) = Dialling::new();
         let number = self.next.get();
@@ -352,7 +401,9 @@ impl Pool {
 
 impl Slot {
     fn is_current(&self, connection: u64) -> bool {
-        self.connections.iter().any(|it| it.number == connection && it.is_open())
+        self.connections
+            .iter()
+            .any(|it| it.number == connection && it.is_open())
     }
 
     /// The least busy open connection, if it has a free stream or no other may
@@ -368,6 +419,10 @@ impl Slot {
 
     fn retire(&mut self, number: u64) {
         self.connections.retain(|it| it.number != number);
-        self.idle.retain(|idle| idle.stream.as_ref().is_none_or(|stream| stream.connection != number));
+        self.idle.retain(|idle| {
+            idle.stream
+                .as_ref()
+                .is_none_or(|stream| stream.connection != number)
+        });
     }
 }

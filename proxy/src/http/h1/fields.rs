@@ -118,7 +118,10 @@ impl Fields {
         mut rewrite: impl FnMut(Field<'_>) -> Line<'a>,
     ) {
         let last = self.block.len().saturating_sub("\r\n".len());
-        let first = self.entries.first().map_or(last, |entry| entry.name.start as usize);
+        let first = self
+            .entries
+            .first()
+            .map_or(last, |entry| entry.name.start as usize);
         let mut run = if start_line { 0 } else { first };
         let copy = |out: &mut BytesMut, start: usize, end: usize| {
             out.extend_from_slice(self.block.get(start..end).unwrap_or_default());

@@ -71,10 +71,16 @@ impl RequestHead {
 
     /// Scheme and authority of an absolute form; else nothing.
     pub(super) fn before_path(&self) -> &[u8] {
-        let query = self.query().map_or(0, |query| query.len().saturating_add(1));
+        let query = self
+            .query()
+            .map_or(0, |query| query.len().saturating_add(1));
         let target = self.target();
-        let before_query = target.get(..target.len().saturating_sub(query)).unwrap_or_default();
-        before_query.strip_suffix(self.path()).unwrap_or(before_query)
+        let before_query = target
+            .get(..target.len().saturating_sub(query))
+            .unwrap_or_default();
+        before_query
+            .strip_suffix(self.path())
+            .unwrap_or(before_query)
     }
 
     /// Who is asked: the authority of an absolute form, else `Host`.

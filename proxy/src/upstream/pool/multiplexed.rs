@@ -60,7 +60,10 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(endpoint: &Arc<Endpoint>, connect: Duration) -> Self {
-        Self { endpoint: Arc::clone(endpoint), connect }
+        Self {
+            endpoint: Arc::clone(endpoint),
+            connect,
+        }
     }
 }
 
@@ -94,22 +97,43 @@ pub(super) async fn open(
     let refusal;
     let (sender, connection, session): (_, Running, _) = match target.endpoint.security {
         Security::Mesh { .. } => {
-            let mesh = connector.mesh(&target.endpoint, Alpn::Http, target.connect).await?;
+            let mesh = connector
+                .mesh(&target.endpoint, Alpn::Http, target.connect)
+                .await?;
             refusal = Some(mesh.refusal);
             let (sender, connection) = builder.handshake(mesh.stream).await.map_err(broken)?;
             (sender, Box::pin(connection), Some(mesh.session))
         }
         Security::Unmeshed => {
-            let stream = connector.tcp(target.endpoint.address, target.connect).await?;
+            let stream = connector
+                .tcp(target.endpoint.address, target.connect)
+                .await?;
             refusal = None;
             let (sender, connection) = builder.handshake(stream).await.map_err(broken)?;
             (sender, Box::pin(connection), None)
         }
     };
-    let state = Rc::new(State { is_open: Cell::new(true), last_used: Cell::new(Instant::now()) });
+    let state = Rc::new(State {
+        is_open: Cell::new(true),
+        last_used: Cell::new(Instant::now()),
+    });
     let streams = Rc::new(Cell::new(0));
-    let driver = Driver { connection, state: Rc::clone(&state), streams: Rc::clone(&streams), session };
-    Ok((Multiplexed { number, streams, sender, state, refusal }, driver))
+    let driver = Driver {
+        connection,
+        state: Rc::clone(&state),
+        streams: Rc::clone(&streams),
+        session,
+    };
+    Ok((
+        Multiplexed {
+            number,
+            streams,
+            sender,
+            state,
+            refusal,
+        },
+        driver,
+    ))
 }
 
 /// Per stream, bytes that wait for the socket.
@@ -137,7 +161,8 @@ impl Multiplexed {
     /// Idle ones end after `idle_timeout`: dropping the sender closes them.
     pub(super) fn is_wanted(&self, now: Instant, idle_timeout: Duration) -> bool {
         self.is_open()
-            && (self.streams.get() > 0 || now.duration_since(self.state.last_used.get()) < idle_timeout)
+            && (self.streams.get() > 0
+                || now.duration_since(self.state.last_used.get()) < idle_timeout)
     }
 }
 
@@ -188,7 +213,11 @@ impl Driver {
     async fn drained(&mut self) {
         poll_fn(|cx| {
             let is_over = self.connection.as_mut().poll(cx).is_ready() || self.streams.get() == 0;
-            if is_over { Poll::Ready(()) } else { Poll::Pending }
+            if is_over {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -203,7 +232,9 @@ pub(super) fn open_lane() -> Request<()> {
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = Uri::from_static("http://weft/");
-    request.extensions_mut().insert(Protocol::from_static(LANE_PROTOCOL));
+    request
+        .extensions_mut()
+        .insert(Protocol::from_static(LANE_PROTOCOL));
     request
 }
 
