@@ -5,13 +5,12 @@
 //! failure. Both bodies stream at once, each at the pace of its reader; of the
 //! request little is kept until the answer stands (`body`). One future, no task.
 
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    time::Duration,
-};
+mod passing;
+mod verdict;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use std::{future::Future, pin::pin, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     discovery::Security,
@@ -23,13 +22,15 @@ use crate::{
 
 use super::{
     answer::{FAULT, heard},
-    body::{Kept, Pumped, pump, ready},
+    body::{Alongside, Kept, Pumped, pump},
     exchange::Tries,
     message::{
         Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version,
     },
     retry::{Attempt, Failure},
 };
+
+use passing::{Passed, Passing};
 
 /// What became of an attempt.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub(crate) async fn attempt<V: Version>(
     let upstream = match opened {
         Ok(upstream) => upstream,
         Err(reason) => {
-            tries.report(&mut flight, verdict_of(reason), record);
+            tries.report(&mut flight, verdict::of_fault(reason), record);
             let failed = Attempt {
                 failure: Failure::Fault(reason),
                 sent: false,
@@ -103,23 +104,6 @@ pub(crate) async fn attempt<V: Version>(
                 .await
         }
         Err(broken) => way.broken(broken, caller.request, caller.kept, record),
-    }
-}
-
-/// What a reason says of the endpoint.
-fn verdict_of(reason: Reason) -> Verdict {
-    match reason {
-        // Our own side, the policy's or the caller's doing.
-        Reason::CertificateMissing
-        | Reason::TooManyConnections
-        | Reason::TooManyRequests
-        | Reason::PendingTimeout
-        | Reason::AccessDenied
-        | Reason::AmbiguousPath
-        | Reason::MalformedRequest
-        | Reason::HeadersTooLarge
-        | Reason::TargetTooLong => Verdict::Ignore,
-        _ => Verdict::Failure,
     }
 }
 
@@ -177,13 +161,7 @@ impl Way<'_, '_> {
             }
             kept.forget();
             record.status(head.status());
-            let passing = Passing::<V> {
-                answer,
-                responding: &mut responding,
-                record,
-                sent: 0,
-                is_switching: false,
-            };
+            let passing = Passing::<V>::new(answer, &mut responding, record);
             let passed = self
                 .within(began, passing.pass(head, chunk, &mut pumping, self.idle()))
                 .await;
@@ -320,7 +298,7 @@ impl Way<'_, '_> {
         };
         if let Some(fault) = told {
             self.tries
-                .report(&mut self.flight, verdict_of(fault.reason), record);
+                .report(&mut self.flight, verdict::of_fault(fault.reason), record);
             let again = fault.reason.retryable() == Retryable::Unsent;
             return (
                 Outcome::PeerFaulted(fault),
@@ -333,7 +311,8 @@ impl Way<'_, '_> {
             _ => head.field(GRPC_STATUS),
         };
         if let Some(status) = grpc.and_then(number::<u8>) {
-            self.tries.report(&mut self.flight, of_grpc(status), record);
+            self.tries
+                .report(&mut self.flight, verdict::of_grpc(status), record);
             record.grpc_status(status);
             let again = retries.grpc_statuses.contains(&status);
             return (
@@ -344,14 +323,15 @@ impl Way<'_, '_> {
         let status = head.status();
         // A gRPC call's success is known from its trailers alone.
         if status != 200 || !is_grpc(head) {
-            self.tries.report(&mut self.flight, of_http(status), record);
+            self.tries
+                .report(&mut self.flight, verdict::of_http(status), record);
         }
         let again = retries.status_codes.contains(&status);
         (Outcome::Answered, again.then_some(Failure::Status(status)))
     }
 
     fn close(&mut self, grpc_status: Option<u8>, record: &mut Record) {
-        let verdict = grpc_status.map_or(Verdict::Success, of_grpc);
+        let verdict = grpc_status.map_or(Verdict::Success, verdict::of_grpc);
         if let Some(status) = grpc_status {
             record.grpc_status(status);
         }
@@ -375,7 +355,7 @@ impl Way<'_, '_> {
         // An idle connection that its server closed says nothing of the server.
         let verdict = match failure {
             Failure::ReusedConnectionDied => Verdict::Ignore,
-            _ => verdict_of(broken.reason),
+            _ => verdict::of_fault(broken.reason),
         };
         self.tries.report(&mut self.flight, verdict, record);
         let failed = Attempt {
@@ -444,61 +424,6 @@ fn number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-fn of_http(status: u16) -> Verdict {
-    match status {
-        500.. => Verdict::Failure,
-        400..500 => Verdict::Ignore,
-        _ => Verdict::Success,
-    }
-}
-
-/// Those that a server makes when it is in trouble: UNKNOWN, INTERNAL,
-/// UNAVAILABLE, DATA_LOSS. The others tell of the call.
-fn of_grpc(status: u8) -> Verdict {
-    match status {
-        0 => Verdict::Success,
-        2 | 13 | 14 | 15 => Verdict::Failure,
-        _ => Verdict::Ignore,
-    }
-}
-
-/// Drives the request's body while something else is awaited.
-struct Alongside<'p, P, O> {
-    pump: Pin<&'p mut P>,
-    done: Option<Pumped<O>>,
-}
-
-impl<'p, P: Future<Output = Pumped<O>>, O> Alongside<'p, P, O> {
-    fn new(pump: Pin<&'p mut P>) -> Self {
-        Self { pump, done: None }
-    }
-
-    /// # Errors
-    /// When the caller's body broke off meanwhile.
-    async fn with<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Break> {
-        let mut other = pin!(other);
-        if self.done.is_none() {
-            tokio::select! {
-                biased;
-                done = &mut self.pump => self.done = Some(done),
-                out = &mut other => return Ok(out),
-            }
-        }
-        match &self.done {
-            Some(Pumped::Caller(left)) => Err(*left),
-            _ => Ok(other.await),
-        }
-    }
-
-    /// The way out, if the request went all of it.
-    fn take_sent(&mut self) -> Option<O> {
-        match self.done.take() {
-            Some(Pumped::Sent(outgoing)) => Some(outgoing),
-            _ => None,
-        }
-    }
-}
-
 /// Why a wait ended without an answer.
 enum Stop {
     Caller(Break),
@@ -514,116 +439,5 @@ impl From<Break> for Stop {
 impl From<Broken> for Stop {
     fn from(broken: Broken) -> Self {
         Self::Endpoint(broken)
-    }
-}
-
-/// How passing the answer on ended.
-enum Passed {
-    /// With the gRPC status of its trailers.
-    Whole(Option<u8>),
-    /// 101: what follows is no longer HTTP.
-    Switched,
-    Broken(Broken),
-    CallerLeft,
-    Idle,
-}
-
-/// An answer that stands, on its way to the caller.
-struct Passing<'a, V: Version> {
-    answer: &'a mut V::Answer,
-    responding: &'a mut V::Responding,
-    record: &'a mut Record,
-    sent: u64,
-    is_switching: bool,
-}
-
-impl<V: Version> Passing<'_, V> {
-    async fn pass(
-        mut self,
-        head: V::Response,
-        chunk: Option<Chunk<V::Trailers>>,
-        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
-        idle: Option<Duration>,
-    ) -> Passed {
-        let passed = self.body(head, chunk, pumping, idle).await;
-        self.record.sent(self.sent);
-        match passed {
-            Ok(_) if self.is_switching => Passed::Switched,
-            Ok(status) => Passed::Whole(status),
-            Err(None) => Passed::Idle,
-            Err(Some(Stop::Caller(_))) => Passed::CallerLeft,
-            Err(Some(Stop::Endpoint(broken))) => Passed::Broken(broken),
-        }
-    }
-
-    /// `Err(None)`: nothing moved for too long.
-    async fn body(
-        &mut self,
-        head: V::Response,
-        mut chunk: Option<Chunk<V::Trailers>>,
-        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
-        idle: Option<Duration>,
-    ) -> Result<Option<u8>, Option<Stop>> {
-        let is_end = head.is_end();
-        self.is_switching = head.status() == 101;
-        self.answer.head(head, is_end).await.map_err(stop)?;
-        let mut status = None;
-        while !is_end {
-            let next = match chunk.take() {
-                Some(chunk) => chunk,
-                None => {
-                    let mut next = pin!(pumping.with(self.responding.next()));
-                    match ready(next.as_mut()).await {
-                        Some(next) => next.map_err(stop)?.map_err(stop)?,
-                        None => {
-                            self.answer.flush().await.map_err(stop)?;
-                            tokio::select! {
-                                next = next => next.map_err(stop)?.map_err(stop)?,
-                                () = self.answer.cancelled() => return Err(Some(Stop::Caller(Break::Gone))),
-                                () = silence(idle) => return Err(None),
-                            }
-                        }
-                    }
-                }
-            };
-            match next {
-                Chunk::Data(data) => {
-                    self.sent += data.len() as u64;
-                    pumping
-                        .with(self.answer.data(data))
-                        .await
-                        .map_err(stop)?
-                        .map_err(stop)?;
-                }
-                Chunk::Trailers(trailers) => {
-                    status = trailers.field(GRPC_STATUS).and_then(number);
-                    self.answer.end(Some(trailers)).await.map_err(stop)?;
-                    break;
-                }
-                Chunk::End => {
-                    self.answer.end(None).await.map_err(stop)?;
-                    break;
-                }
-            }
-        }
-        // An early answer does not end the upload, unless the endpoint does.
-        if pumping.done.is_none() && !self.responding.is_closing() {
-            tokio::select! {
-                rest = pumping.with(std::future::ready(())) => rest.map_err(stop)?,
-                () = silence(idle) => return Err(None),
-            }
-        }
-        Ok(status)
-    }
-}
-
-fn stop(why: impl Into<Stop>) -> Option<Stop> {
-    Some(why.into())
-}
-
-async fn silence(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => sleep_until(Instant::now() + limit).await,
-        None => std::future::pending().await,
     }
 }

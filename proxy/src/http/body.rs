@@ -141,6 +141,48 @@ pub(crate) async fn pump<V: Version>(
     }
 }
 
+/// Drives the request's body while something else is awaited.
+pub(crate) struct Alongside<'p, P, O> {
+    pump: Pin<&'p mut P>,
+    done: Option<Pumped<O>>,
+}
+
+impl<'p, P: Future<Output = Pumped<O>>, O> Alongside<'p, P, O> {
+    pub(crate) fn new(pump: Pin<&'p mut P>) -> Self {
+        Self { pump, done: None }
+    }
+
+    /// # Errors
+    /// When the caller's body broke off meanwhile.
+    pub(crate) async fn with<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Break> {
+        let mut other = pin!(other);
+        if self.done.is_none() {
+            tokio::select! {
+                biased;
+                done = &mut self.pump => self.done = Some(done),
+                out = &mut other => return Ok(out),
+            }
+        }
+        match &self.done {
+            Some(Pumped::Caller(left)) => Err(*left),
+            _ => Ok(other.await),
+        }
+    }
+
+    /// Whether the body is still on its way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.done.is_none()
+    }
+
+    /// The way out, if the request went all of it.
+    pub(crate) fn take_sent(&mut self) -> Option<O> {
+        match self.done.take() {
+            Some(Pumped::Sent(outgoing)) => Some(outgoing),
+            _ => None,
+        }
+    }
+}
+
 /// The output of a future that has it already.
 pub(crate) async fn ready<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {

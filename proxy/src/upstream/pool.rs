@@ -6,6 +6,7 @@
 //! plaintext. Idle lanes and sockets are re-used last in, first out. Called by
 //! `http`; never retries and never chooses an endpoint.
 
+mod lease;
 mod multiplexed;
 
 use std::{
@@ -18,21 +19,22 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use crate::{
     discovery::{Backend, Endpoint, EndpointKey, Security},
-    limit::{self, Connection},
+    limit,
     outcome::Reason,
     record::Metrics,
     runtime::Tasks,
-    tls::connect::Refusal,
     wire::Wire,
 };
 
 use super::connect::Connector;
+use lease::{Open, Socket};
 use multiplexed::{Dialling, Multiplexed};
+
+pub(crate) use lease::{Lease, Stream};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -77,80 +79,6 @@ struct Idle {
     stream: Option<Stream>,
     socket: Option<Socket>,
     since: Instant,
-}
-
-/// A socket of its own: its place under the backend's limit, and in the gauge.
-#[derive(Debug)]
-struct Socket {
-    _place: Connection,
-    _open: Open,
-}
-
-/// Counts in a gauge until dropped.
-#[derive(Debug)]
-struct Open(Gauge);
-
-impl Open {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// Goes with a wire that was taken for one exchange, and brings it back.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(crate) is_reused: bool,
-    key: EndpointKey,
-    stream: Option<Stream>,
-    socket: Option<Socket>,
-}
-
-impl Lease {
-    /// As `Stream::refusal`.
-    pub(crate) fn refusal(&self) -> Option<Reason> {
-        self.stream.as_ref()?.refusal()
-    }
-}
-
-/// A place on an HTTP/2 connection, counted until dropped.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    connection: u64,
-    streams: Rc<Cell<u32>>,
-    refusal: Option<Refusal>,
-    /// Set where it is a lane.
-    lane: Option<Open>,
-}
-
-impl Stream {
-    fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
-        streams.set(streams.get() + 1);
-        Self {
-            connection,
-            streams: Rc::clone(streams),
-            refusal,
-            lane: None,
-        }
-    }
-
-    /// Why the peer proxy refused our handshake, known only once the stream
-    /// broke (TLS 1.3 tells late). The request was never read then.
-    pub(crate) fn refusal(&self) -> Option<Reason> {
-        self.refusal.as_ref()?.reason()
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.streams.set(self.streams.get().saturating_sub(1));
-    }
 }
 
 impl Pool {
@@ -311,16 +239,6 @@ impl Pool {
                 .retain(|connection| connection.is_wanted(now, self.config.idle_timeout));
             !slot.idle.is_empty() || !slot.connections.is_empty() || slot.dialling.is_some()
         });
-    }
-
-    /// Open HTTP/2 connections and idle wires, for metrics and the dump.
-    pub(crate) fn sizes(&self) -> (usize, usize) {
-        let slots = self.slots.borrow();
-        let count = |of: fn(&Slot) -> usize| slots.values().map(of).sum();
-        (
-            count(|slot| slot.connections.len()),
-            count(|slot| slot.idle.len()),
-        )
     }
 
     fn idle(&self, key: EndpointKey) -> Option<Idle> {

@@ -1,0 +1,166 @@
+//! HTTP/2 as `server` reads it: streams, and lanes among them.
+//!
+//! Streams and lanes are futures of the connection's own task. Lanes are for
+//! peer proxies alone; every other CONNECT is refused by name.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use h2::{RecvStream, ext::Protocol, server::SendResponse};
+use http::{Method, Response, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+
+use crate::{
+    drain::Phase,
+    http::{
+        answer::{self, ATTEMPT},
+        exchange::{Call, Planner, exchange},
+        h1::Limits,
+        two::{self, Two},
+    },
+    outcome::{Outcome, Reason},
+    record::Head,
+    request::Request,
+    wire::{LANE_PROTOCOL, Wire},
+};
+
+use super::Server;
+
+impl<P: Planner> Server<P> {
+    /// Serves until either side closes.
+    pub(crate) async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) {
+        let mut builder = h2::server::Builder::new();
+        let config = &self.config;
+        builder
+            .initial_window_size(config.stream_window)
+            .initial_connection_window_size(config.connection_window)
+            .max_concurrent_streams(config.streams)
+            // Ours answers with the mesh's own 431; h2's limit lies behind it.
+            .max_header_list_size(header_list(&self.limits()).saturating_mul(2))
+            .max_pending_accept_reset_streams(config.resets)
+            .max_local_error_reset_streams(Some(config.resets))
+            .max_send_buffer_size(SEND_BUFFER);
+        if self.is_mesh {
+            builder.enable_connect_protocol();
+        }
+        let handshake = timeout(config.header_timeout, builder.handshake::<_, Bytes>(io));
+        let Ok(Ok(mut connection)) = handshake.await else {
+            let fault = Reason::MalformedRequest.at(self.cx.side);
+            self.record
+                .request(&Head::default())
+                .finish(Outcome::Faulted(fault));
+            return;
+        };
+        let mut drain = self.drain.clone();
+        let mut is_draining = false;
+        let mut streams = pin!(FuturesUnordered::new());
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = streams.next(), if !streams.is_empty() => {}
+                next = connection.accept() => match next {
+                    Some(Ok((request, respond))) => streams.push(self.stream(request, respond)),
+                    Some(Err(_)) | None => break,
+                },
+                () = drain.reached(Phase::Draining), if !is_draining => {
+                    is_draining = true;
+                    // Two steps: what was sent before it arrives is still served.
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    async fn stream(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        if request.method() == Method::CONNECT {
+            Box::pin(self.connect(request, respond)).await;
+            return;
+        }
+        let (parts, body) = request.into_parts();
+        let request = two::Request(parts);
+        let field = |name: &str| request.0.headers.get(name).map(|value| value.as_bytes());
+        let attempt = if self.is_mesh {
+            answer::attempt(field(ATTEMPT))
+        } else {
+            1
+        };
+        let record = self.record.request(&Head {
+            method: request.method().as_bytes(),
+            path: request
+                .0
+                .uri
+                .path_and_query()
+                .map_or("", |target| target.as_str())
+                .as_bytes(),
+            authority: request
+                .0
+                .uri
+                .authority()
+                .map_or("", |authority| authority.as_str())
+                .as_bytes(),
+            traceparent: field("traceparent"),
+        });
+        let answer = two::Answer::new(respond, request.is_grpc(), self.is_mesh);
+        let refused = self.too_large(&request);
+        let mut call = Call::<Two> {
+            body: two::Incoming::new(body),
+            answer,
+            request,
+            attempt,
+        };
+        match refused {
+            None => exchange(&self.cx, &self.planner, &mut call, record).await,
+            Some(reason) => {
+                self.answer_fault::<Two>(reason, "", &mut call.answer, record)
+                    .await
+            }
+        }
+    }
+
+    fn too_large(&self, request: &two::Request) -> Option<Reason> {
+        let limits = self.limits();
+        if request.target_bytes() > limits.target_bytes {
+            return Some(Reason::TargetTooLong);
+        }
+        let is_over = request.header_bytes() > header_list(&limits) as usize
+            || request.0.headers.len() > limits.fields;
+        is_over.then_some(Reason::HeadersTooLarge)
+    }
+
+    /// A lane of a peer proxy; every other CONNECT is refused by name.
+    async fn connect(&self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let protocol = request.extensions().get::<Protocol>();
+        let is_lane =
+            self.is_mesh && protocol.is_some_and(|protocol| protocol.as_str() == LANE_PROTOCOL);
+        if !is_lane {
+            let record = self.record.request(&Head {
+                method: b"CONNECT",
+                ..Head::default()
+            });
+            let mut answer = two::Answer::new(respond, false, self.is_mesh);
+            self.answer_fault::<Two>(Reason::ConnectMethod, "", &mut answer, record)
+                .await;
+            return;
+        }
+        let mut accepted = Response::new(());
+        *accepted.status_mut() = StatusCode::OK;
+        // It fails only where the peer took the lane back meanwhile.
+        if let Ok(sender) = respond.send_response(accepted, false) {
+            self.http1(Wire::accepted_lane(request.into_body(), sender))
+                .await;
+        }
+    }
+}
+
+/// RFC 9113 §6.5.2 counts 32 bytes for each field beside its text.
+fn header_list(limits: &Limits) -> u32 {
+    let bytes = limits.head_bytes + limits.fields * 32;
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Per stream, bytes that wait for the socket.
+const SEND_BUFFER: usize = 256 * 1024;

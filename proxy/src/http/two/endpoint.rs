@@ -1,0 +1,231 @@
+//! The endpoint's side of HTTP/2: the request on its way out, and the response.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use h2::{SendStream, client::ResponseFuture};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, response::Parts as ResponseParts, uri::PathAndQuery,
+};
+
+use crate::{
+    discovery::{Backend, Endpoint},
+    http::{
+        answer::{self, ATTEMPT},
+        h1::Limits,
+        message::{self, Broken, Chunk, Edit},
+    },
+    outcome::Reason,
+    upstream::pool::{Pool, Stream},
+};
+
+use super::{
+    caller::{Incoming, Request},
+    finish, send,
+};
+
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(super) parts: ResponseParts,
+    pub(super) is_end: bool,
+}
+
+impl message::Response for Response {
+    fn status(&self) -> u16 {
+        self.parts.status.as_u16()
+    }
+
+    fn field(&self, name: &str) -> Option<&[u8]> {
+        self.parts.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn is_end(&self) -> bool {
+        self.is_end
+    }
+}
+
+impl message::Trailers for HeaderMap {
+    fn field(&self, name: &str) -> Option<&[u8]> {
+        self.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+pub(crate) struct Upstream {
+    sender: h2::client::SendRequest<Bytes>,
+    stream: Stream,
+}
+
+impl message::Upstream<Request> for Upstream {
+    type Outgoing = Outgoing;
+    type Responding = Responding;
+
+    async fn open(
+        pool: &Rc<Pool>,
+        backend: &Backend,
+        endpoint: &Arc<Endpoint>,
+        _: &Limits,
+    ) -> Result<Self, Reason> {
+        let (sender, stream) = pool.http2(backend, endpoint).await?;
+        Ok(Self { sender, stream })
+    }
+
+    fn is_reused(&self) -> bool {
+        // A stream on a closing connection is refused by number: never in doubt.
+        false
+    }
+
+    async fn send(
+        mut self,
+        request: &Request,
+        edit: Edit<'_>,
+        last: bool,
+    ) -> Result<(Outgoing, Responding), Broken> {
+        let mut head = http::Request::new(());
+        *head.method_mut() = request.0.method.clone();
+        *head.uri_mut() = request.0.uri.clone();
+        *head.version_mut() = http::Version::HTTP_2;
+        *head.headers_mut() = request.0.headers.clone();
+        if let Some(path) = edit.path {
+            *head.uri_mut() = with_path(&request.0.uri, path);
+        }
+        answer::strip(head.headers_mut());
+        if edit.mesh && edit.attempt > 1 {
+            head.headers_mut().insert(
+                HeaderName::from_static(ATTEMPT),
+                HeaderValue::from(edit.attempt),
+            );
+        }
+        match self.sender.send_request(head, last) {
+            Ok((response, stream)) => {
+                let responding = Responding {
+                    response: Some(response),
+                    body: None,
+                    place: self.stream,
+                };
+                Ok((Outgoing(stream), responding))
+            }
+            Err(error) => Err(broken(&error, &self.stream)),
+        }
+    }
+
+    fn release(_pool: &Pool, _outgoing: Outgoing, _responding: Responding) {
+        // Its stream is over; the connection never left the pool.
+    }
+}
+
+/// The same target with another path; the query stays.
+fn with_path(uri: &Uri, path: &[u8]) -> Uri {
+    let mut target = BytesMut::from(path);
+    if let Some(query) = uri.query() {
+        target.extend_from_slice(b"?");
+        target.extend_from_slice(query.as_bytes());
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::from_maybe_shared(target.freeze()).ok();
+    // A canonical path is a valid one; the request's own is as valid.
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+#[derive(Debug)]
+pub(crate) struct Outgoing(SendStream<Bytes>);
+
+impl message::Outgoing<HeaderMap> for Outgoing {
+    async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
+        send(&mut self.0, data).await.map_err(|error| cut(&error))
+    }
+
+    async fn flush(&mut self) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    async fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {
+        finish(&mut self.0, trailers.cloned()).map_err(|error| cut(&error))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Responding {
+    response: Option<ResponseFuture>,
+    body: Option<Incoming>,
+    place: Stream,
+}
+
+impl message::Responding<Response, HeaderMap> for Responding {
+    async fn head(&mut self) -> Result<Response, Broken> {
+        let Some(future) = &mut self.response else {
+            return Err(Broken::new(Reason::MalformedResponse));
+        };
+        let head = poll_fn(|cx| {
+            if let Poll::Ready(Some(interim)) = future.poll_informational(cx) {
+                return Poll::Ready(interim.map(|head| (head.into_parts().0, None)));
+            }
+            let (parts, body) = ready!(Pin::new(&mut *future).poll(cx))?.into_parts();
+            Poll::Ready(Ok((parts, Some(body))))
+        })
+        .await;
+        match head {
+            Ok((parts, None)) => Ok(Response {
+                parts,
+                is_end: false,
+            }),
+            Ok((parts, Some(body))) => {
+                self.response = None;
+                let is_end = body.is_end_stream();
+                self.body = Some(Incoming::new(body));
+                Ok(Response { parts, is_end })
+            }
+            Err(error) => Err(broken(&error, &self.place)),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Chunk<HeaderMap>, Broken> {
+        let Some(body) = &mut self.body else {
+            return Ok(Chunk::End);
+        };
+        body.chunk()
+            .await
+            .map_err(|error| broken(&error, &self.place))
+    }
+
+    fn is_closing(&self) -> bool {
+        true
+    }
+}
+
+fn cut(error: &h2::Error) -> Broken {
+    match error
+        .reason()
+        .filter(|_| error.is_reset() && error.is_remote())
+    {
+        Some(h2::Reason::REFUSED_STREAM) => Broken::unread(Reason::StreamRefused),
+        reset => Broken {
+            reset,
+            ..Broken::new(Reason::UpstreamReset)
+        },
+    }
+}
+
+/// What a failed stream means for its request.
+fn broken(error: &h2::Error, place: &Stream) -> Broken {
+    if let Some(reason) = place.refusal() {
+        return Broken::unread(reason);
+    }
+    // GOAWAY without error above our stream: RFC 9113 §6.8, not processed.
+    if error.is_go_away() && error.is_remote() {
+        return match error.reason() {
+            Some(h2::Reason::NO_ERROR) => Broken::unread(Reason::StreamRefused),
+            _ => Broken::new(Reason::UpstreamReset),
+        };
+    }
+    let is_malformed = !error.is_remote() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+    if is_malformed {
+        return Broken::new(Reason::MalformedResponse);
+    }
+    cut(error)
+}

@@ -1,0 +1,82 @@
+//! What goes with a wire or a stream while it is lent: its place under limits
+//! and in gauges, given back on drop.
+
+use std::{cell::Cell, rc::Rc};
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::{discovery::EndpointKey, limit::Connection, outcome::Reason, tls::connect::Refusal};
+
+/// A socket of its own: its place under the backend's limit, and in the gauge.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) _place: Connection,
+    pub(super) _open: Open,
+}
+
+/// Counts in a gauge until dropped.
+#[derive(Debug)]
+pub(super) struct Open(Gauge);
+
+impl Open {
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Goes with a wire that was taken for one exchange, and brings it back.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) is_reused: bool,
+    pub(super) key: EndpointKey,
+    pub(super) stream: Option<Stream>,
+    pub(super) socket: Option<Socket>,
+}
+
+impl Lease {
+    /// As `Stream::refusal`.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        self.stream.as_ref()?.refusal()
+    }
+}
+
+/// A place on an HTTP/2 connection, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(super) connection: u64,
+    streams: Rc<Cell<u32>>,
+    refusal: Option<Refusal>,
+    /// Set where it is a lane.
+    pub(super) lane: Option<Open>,
+}
+
+impl Stream {
+    pub(super) fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
+        streams.set(streams.get() + 1);
+        Self {
+            connection,
+            streams: Rc::clone(streams),
+            refusal,
+            lane: None,
+        }
+    }
+
+    /// Why the peer proxy refused our handshake, known only once the stream
+    /// broke (TLS 1.3 tells late). The request was never read then.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        self.refusal.as_ref()?.reason()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+    }
+}
