@@ -6,6 +6,7 @@
 
 #[allow(
     clippy::all,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     unused_qualifications,
     elided_lifetimes_in_paths,

@@ -94,6 +94,7 @@ pub(crate) async fn bind(config: &Config) -> io::Result<Bound> {
 }
 
 impl Bound {
+    #[cfg(test)]
     /// Metrics, health, debug.
     ///
     /// # Errors

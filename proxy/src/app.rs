@@ -50,6 +50,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         &mut registry,
         Box::new(latest(&control.snapshots)),
         Arc::clone(&control.health),
+        epoch,
     );
     let (phases, phase) = drain::channel();
     let phases = Arc::new(phases);

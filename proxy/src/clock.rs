@@ -13,10 +13,8 @@ use tokio::time::Instant;
 pub(crate) enum Wall {
     #[default]
     System,
-    Fixed {
-        at: Duration,
-        since: Instant,
-    },
+    #[cfg_attr(not(test), allow(dead_code, reason = "only tests set the date"))]
+    Fixed { at: Duration, since: Instant },
 }
 
 impl Wall {
@@ -31,6 +29,7 @@ impl Wall {
         }
     }
 
+    #[cfg(test)]
     /// A clock for tests that now shows `at` and follows tokio's clock from there.
     pub(crate) fn fixed(at: Duration) -> Self {
         Self::Fixed {

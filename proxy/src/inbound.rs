@@ -70,6 +70,9 @@ impl Inbound {
                 destination,
                 reason,
             }) => {
+                if reason == Reason::TooManyConnections {
+                    self.recorder.metrics().connections.refused.inc();
+                }
                 let destination = destination.unwrap_or(OrigDst(peer.0));
                 let record = self.recorder.connection(Side::Inbound, peer, destination);
                 record
@@ -108,13 +111,13 @@ impl Inbound {
                 .await
             {
                 Ok(Hello::Complete(hello)) if hello.is_mesh() => {
-                    return self.mesh(conn, first, record).await;
+                    return Box::pin(self.mesh(conn, first, record)).await;
                 }
                 Ok(_) => {}
                 Err(_) => return record.opaque().finish(Outcome::CallerLeft),
             }
         }
-        self.plaintext(conn, first, verdict, heard, record).await;
+        Box::pin(self.plaintext(conn, first, verdict, heard, record)).await;
     }
 
     /// What the workload says of the port; `None` before the first configuration.
@@ -167,7 +170,7 @@ impl Inbound {
                     session: Some(&session),
                     dialled: None,
                 };
-                self.opaque(stream, BytesMut::new(), caller, &record).await;
+                Box::pin(self.opaque(stream, BytesMut::new(), caller, &record)).await;
             }
         }
         drop(slot);
@@ -207,7 +210,7 @@ impl Inbound {
                     session: None,
                     dialled: heard,
                 };
-                self.opaque(stream, first, caller, &record).await;
+                Box::pin(self.opaque(stream, first, caller, &record)).await;
             }
         }
         drop(slot);

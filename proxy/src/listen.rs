@@ -21,7 +21,7 @@ use std::{
 use nix::errno::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -41,7 +41,6 @@ pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
     pub(crate) peer: PeerAddr,
     pub(crate) destination: OrigDst,
-    pub(crate) accepted: Instant,
     /// Its place under the limit; keep it as long as the connection.
     pub(crate) slot: Slot,
 }
@@ -77,6 +76,7 @@ impl Gate {
         }
     }
 
+    #[cfg(test)]
     /// Connections open now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -108,6 +108,7 @@ pub(crate) enum Origin {
     /// Redirection, by `SO_ORIGINAL_DST`.
     Kernel,
     /// Tests without redirection: by the local address it was made to.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a seam for tests"))]
     Fixed(Arc<HashMap<IpAddr, SocketAddr>>),
 }
 
@@ -196,7 +197,6 @@ impl Listener {
                         stream,
                         peer,
                         destination,
-                        accepted: Instant::now(),
                         slot,
                     }),
                     None => refuse(stream, Reason::TooManyConnections),

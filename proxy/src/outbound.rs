@@ -87,6 +87,9 @@ impl Outbound {
                 destination,
                 reason,
             }) => {
+                if reason == Reason::TooManyConnections {
+                    self.recorder.metrics().connections.refused.inc();
+                }
                 let destination = destination.unwrap_or(OrigDst(peer.0));
                 let record = self.recorder.connection(Side::Outbound, peer, destination);
                 record
@@ -106,7 +109,7 @@ impl Outbound {
         let target = match self.meaning(conn.destination.0).await {
             Known::Outside => {
                 meanings.inc("outside");
-                return self.pass_through(conn, &record).await;
+                return Box::pin(self.pass_through(conn, &record)).await;
             }
             Known::NoAnswer => {
                 meanings.inc("unanswered");
@@ -114,11 +117,11 @@ impl Outbound {
             }
             Known::Inside(Meaning::Unmeshed) => {
                 meanings.inc("unmeshed");
-                return self.pass_through(conn, &record).await;
+                return Box::pin(self.pass_through(conn, &record)).await;
             }
             Known::Inside(Meaning::Unknown) => {
                 meanings.inc("unknown");
-                return self.pass_through(conn, &record).await;
+                return Box::pin(self.pass_through(conn, &record)).await;
             }
             Known::Inside(Meaning::Service(port)) => {
                 meanings.inc("service");
@@ -131,13 +134,12 @@ impl Outbound {
             }
         };
         match target.protocol() {
-            Protocol::Http1 => self.http1(conn, BytesMut::new(), target, record).await,
-            Protocol::Http2 => self.http2(conn, BytesMut::new(), target, record).await,
+            Protocol::Http1 => Box::pin(self.http1(conn, BytesMut::new(), target, record)).await,
+            Protocol::Http2 => Box::pin(self.http2(conn, BytesMut::new(), target, record)).await,
             Protocol::Opaque | Protocol::Tls => {
-                self.opaque(conn, BytesMut::new(), &target, None, &record)
-                    .await
+                Box::pin(self.opaque(conn, BytesMut::new(), &target, None, &record)).await
             }
-            Protocol::Detect => self.detect(conn, target, record).await,
+            Protocol::Detect => Box::pin(self.detect(conn, target, record)).await,
         }
     }
 
@@ -171,12 +173,12 @@ impl Outbound {
             Ok(First::Client(Verdict::Http1)) => {
                 verdicts.inc("http1");
                 self.unused(dialled.into_inner());
-                self.http1(conn, first, target, record).await;
+                Box::pin(self.http1(conn, first, target, record)).await;
             }
             Ok(First::Client(Verdict::Http2)) => {
                 verdicts.inc("http2");
                 self.unused(dialled.into_inner());
-                self.http2(conn, first, target, record).await;
+                Box::pin(self.http2(conn, first, target, record)).await;
             }
             Ok(First::Client(verdict)) => {
                 verdicts.inc(if verdict == Verdict::Tls {
@@ -184,13 +186,11 @@ impl Outbound {
                 } else {
                     "opaque"
                 });
-                self.opaque(conn, first, &target, dialled.into_inner(), &record)
-                    .await;
+                Box::pin(self.opaque(conn, first, &target, dialled.into_inner(), &record)).await;
             }
             Ok(First::Server(Heard::Spoke)) | Ok(First::ClientFinished) => {
                 verdicts.inc("server-first");
-                self.opaque(conn, first, &target, dialled.into_inner(), &record)
-                    .await;
+                Box::pin(self.opaque(conn, first, &target, dialled.into_inner(), &record)).await;
             }
             Ok(First::Server(Heard::Failed(reason))) => refuse(conn.stream, &record, reason),
             Err(_) => record.opaque().finish(Outcome::CallerLeft),
@@ -199,7 +199,8 @@ impl Outbound {
 
     /// A speculative connection that nobody needs: it counts nowhere else.
     fn unused(&self, dialled: Option<Dialled>) {
-        if dialled.is_some() {
+        if let Some(dialled) = dialled {
+            drop(dialled);
             self.recorder.metrics().detect.speculative_unused.inc();
         }
     }

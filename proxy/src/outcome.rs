@@ -149,14 +149,6 @@ pub(crate) enum Retried {
 impl Retried {
     /// In the order of the variants.
     pub(crate) const TEXTS: &'static [&'static str] = &["unsent", "replay", "policy"];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unsent => "unsent",
-            Self::Replay => "replay",
-            Self::Policy => "policy",
-        }
-    }
 }
 
 /// Why a failed attempt was not made again.

@@ -12,7 +12,9 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+#[cfg(test)]
+use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Debug)]
 pub(crate) struct Prefixed<S> {
@@ -26,6 +28,7 @@ impl<S> Prefixed<S> {
         Self { prefix, stream }
     }
 
+    #[cfg(test)]
     /// What is still to be served before the stream's own bytes.
     pub(crate) fn prefix(&self) -> &[u8] {
         &self.prefix
@@ -34,13 +37,10 @@ impl<S> Prefixed<S> {
     pub(crate) fn get_ref(&self) -> &S {
         &self.stream
     }
-
-    pub(crate) fn into_parts(self) -> (BytesMut, S) {
-        (self.prefix, self.stream)
-    }
 }
 
 impl<S: AsyncRead + Unpin> Prefixed<S> {
+    #[cfg(test)]
     /// Reads once more from the stream behind the prefix; 0 is the end.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ use crate::{
 
 pub(crate) use areas::Metrics;
 pub(crate) use log::{AccessLog, Mode};
-pub(crate) use state::{Latest, observe};
+pub(crate) use state::observe;
 pub(crate) use trace::TraceId;
 
 use series::{Labels, Series, Traffic};
@@ -304,8 +304,8 @@ impl Record {
         self.rule = rule.cloned();
     }
 
-    /// The policy that refused it.
-    pub(crate) fn denied_by(&mut self, policy: &Arc<str>) {
+    /// The policy that refused it, or allowed it.
+    pub(crate) fn judged_by(&mut self, policy: &Arc<str>) {
         self.policy = Some(Arc::clone(policy));
     }
 

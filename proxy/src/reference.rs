@@ -5,7 +5,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use crate::{
-    clock::Wall,
+    clock::{Epoch, Wall},
     config,
     outcome::{Reason, Retryable, Side},
     record,
@@ -84,7 +84,12 @@ pub fn metrics() -> io::Result<Vec<Metric>> {
     };
     let log = record::AccessLog::start(&mut registry, record::Mode::Off, 1, io::sink())?;
     let _shared = record::Shared::new(&mut registry, &config, log, Wall::System);
-    record::observe(&mut registry, Box::new(Arc::default), Arc::default());
+    record::observe(
+        &mut registry,
+        Box::new(Arc::default),
+        Arc::default(),
+        Epoch::start(),
+    );
     let text = |of: &crate::telemetry::Described| Metric {
         name: of.name.clone(),
         kind: of.kind,

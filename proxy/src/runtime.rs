@@ -69,10 +69,6 @@ impl Tasks {
         self.0.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Resolves when all have ended.
     pub(crate) async fn ended(&mut self) {
         while self.0.join_next().await.is_some() {}

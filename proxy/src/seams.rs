@@ -156,7 +156,7 @@ pub mod http1 {
                 }
             }
             if written_as == Framing::Chunked {
-                h1::encode_last_chunk(&mut body.written, last.as_ref(), MeshFields::Strip);
+                h1::encode_last_chunk(&mut body.written, last.as_deref(), MeshFields::Strip);
             }
             Ok(body)
         }

@@ -71,7 +71,7 @@ fn reason(
 
 const NOBODY: Result<Option<String>, (Reason, Option<String>)> = Err((Reason::AccessDenied, None));
 
-fn denied_by(policy: &str) -> Result<Option<String>, (Reason, Option<String>)> {
+fn judged_by(policy: &str) -> Result<Option<String>, (Reason, Option<String>)> {
     Err((Reason::AccessDenied, Some(policy.into())))
 }
 
@@ -101,7 +101,7 @@ fn deny_comes_before_allow_and_both_are_named() {
     };
     assert_eq!(
         reason(&access, &peer("shop", "evil"), &Sample::get("/")),
-        denied_by("shop/no-evil#0")
+        judged_by("shop/no-evil#0")
     );
     assert_eq!(
         reason(&access, &peer("shop", "web"), &Sample::get("/")),
@@ -179,11 +179,11 @@ fn a_peer_without_identity_is_nobody_s_friend_and_may_be_anybody_s_enemy() {
                 &stranger,
                 &request
             ),
-            denied_by("p#0")
+            judged_by("p#0")
         );
         assert_eq!(
             reason(&deny(vec![of(rule("p#0"), "evil")]), &stranger, &request),
-            denied_by("p#0")
+            judged_by("p#0")
         );
         assert_eq!(
             reason(&allow(vec![rule("p#0")]), &stranger, &request),
@@ -215,7 +215,7 @@ fn a_method_s_case_moves_no_request_past_a_rule() {
                 &web,
                 &request
             ),
-            denied_by("p#0")
+            judged_by("p#0")
         );
         let is_allowed = reason(
             &allow(vec![methods(rule("p#0"), &["DELETE"])]),
@@ -249,7 +249,7 @@ fn a_path_s_spelling_moves_no_request_past_a_rule() {
     ] {
         assert_eq!(
             reason(&closed, &web, &Sample::get(path)),
-            denied_by("p#0"),
+            judged_by("p#0"),
             "{path}"
         );
     }
@@ -292,7 +292,7 @@ fn a_path_s_spelling_moves_no_request_past_a_rule() {
             &web,
             &verb
         ),
-        denied_by("p#0")
+        judged_by("p#0")
     );
     assert_eq!(
         reason(

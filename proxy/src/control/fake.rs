@@ -198,10 +198,6 @@ impl FakeStream {
         })
         .await;
     }
-
-    pub(super) async fn has_ended(&mut self) -> bool {
-        !matches!(self.requests.message().await, Ok(Some(_)))
-    }
 }
 
 impl Plane {

@@ -277,6 +277,7 @@ impl Store {
         self.addresses.keys().copied()
     }
 
+    #[cfg(test)]
     pub(crate) fn version(&self, key: &Key) -> Option<u64> {
         match key {
             Key::Mesh => self.mesh.as_ref().map(|held| held.version),

@@ -112,6 +112,9 @@ async fn order<V: Version>(
         .plan(&call.request)
         .map_err(|denial| denied(denial, record))?;
     record.planned(plan.rule.as_ref(), &plan.backend);
+    if let Some(policy) = plan.permit.policy() {
+        record.judged_by(policy);
+    }
     let now = Instant::now();
     let deadline = Deadline::new(
         plan.rule.as_deref(),
@@ -133,7 +136,7 @@ async fn order<V: Version>(
 
 fn denied(denial: Denial, record: &mut Record) -> Refusal {
     if let Some(policy) = &denial.policy {
-        record.denied_by(policy);
+        record.judged_by(policy);
     }
     Refusal {
         reason: denial.reason,
@@ -172,6 +175,9 @@ async fn attempts<V: Version>(
     let ended = loop {
         let flight = tries.pick()?;
         record.attempt(flight.endpoint());
+        if let Some(probing) = flight.began() {
+            told(&plan.backend, flight.endpoint(), &probing, record);
+        }
         let caller = Caller {
             request: &call.request,
             body: &mut call.body,

@@ -29,7 +29,7 @@ pub(crate) enum One {}
 impl message::Version for One {
     type Request = Request;
     type Response = Response;
-    type Trailers = Fields;
+    type Trailers = Box<Fields>;
     type Incoming = Incoming;
     type Answer = Answer;
     type Upstream = Upstream;

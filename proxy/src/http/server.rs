@@ -86,7 +86,8 @@ impl<P: Planner> Server<P> {
                     break;
                 }
             };
-            let (back, ended) = self.one(*head, reader, writer).await;
+            // In a box of its own: an idle connection shall not hold its room.
+            let (back, ended) = Box::pin(self.one(*head, reader, writer)).await;
             (reader, writer) = back;
             match ended {
                 Ended::Again => {}
@@ -176,6 +177,10 @@ impl<P: Planner> Server<P> {
         }
     }
 
+    #[expect(
+        clippy::large_futures,
+        reason = "one box an exchange holds it, no other"
+    )]
     async fn one(
         &self,
         head: RequestHead,

@@ -184,7 +184,7 @@ impl Inbound {
         let port = caller.destination.0.port();
         if let Err(denial) = self.admits_opaque(port, caller.peer) {
             if let Some(policy) = &denial.policy {
-                record.denied_by(policy);
+                record.judged_by(policy);
             }
             return refuse(&downstream, record, denial.reason);
         }

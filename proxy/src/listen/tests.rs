@@ -182,7 +182,7 @@ fn a_draining_proxy_accepts_and_a_stopping_one_finishes_what_it_has() {
 fn what_does_not_end_within_the_grace_period_is_dropped_and_counted() {
     let dropped = accepting(10, Some(SERVICE), async |rig| {
         let mut stream = rig.served().await;
-        let since = Instant::now();
+        let since = tokio::time::Instant::now();
         rig.control.advance(Phase::Stopping);
         assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
         assert!(since.elapsed() >= GRACE);

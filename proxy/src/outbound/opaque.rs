@@ -87,7 +87,7 @@ impl Outbound {
         loop {
             let mut flight = match self.pick(backend, &tried) {
                 Ok(flight) => flight,
-                Err(nobody) => return Err(last.unwrap_or(nobody.reason())),
+                Err(nobody) => return Err(last.unwrap_or_else(|| nobody.reason())),
             };
             let endpoint = Arc::clone(flight.endpoint());
             tried.push(endpoint.key);

@@ -17,11 +17,15 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
+use tokio::time::Instant;
+
 use crate::{
+    clock::Epoch,
     discovery::{
         Backend, BackendCells, EndpointCells, EndpointState, Health, Meaning, Snapshot, Status,
         Stream,
     },
+    limit,
     telemetry::Registry,
 };
 
@@ -29,14 +33,15 @@ use crate::{
 pub(crate) type Latest = Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>;
 
 /// Registers the gauges of endpoints and of the control plane.
-pub(crate) fn observe(registry: &mut Registry, latest: Latest, health: Arc<Health>) {
+pub(crate) fn observe(registry: &mut Registry, latest: Latest, health: Arc<Health>, epoch: Epoch) {
     let mut area = registry.area("endpoints");
     area.describe(KNOWN.0, KNOWN.1, MetricType::Gauge);
     area.describe(EJECTED.0, EJECTED.1, MetricType::Gauge);
     for (name, help, _) in LOADS {
         area.describe(name, help, MetricType::Gauge);
     }
-    area.collector(Box::new(Endpoints(latest)));
+    area.describe(BUDGET.0, BUDGET.1, MetricType::Gauge);
+    area.collector(Box::new(Endpoints { latest, epoch }));
     let mut area = registry.area("control");
     for (name, help, kind, _) in FACTS {
         area.describe(name, help, kind);
@@ -54,7 +59,9 @@ const EJECTED: (&str, &str) = (
 );
 
 /// What a destination's limits are held against, over all workers.
-const LOADS: [(&str, &str, fn(&BackendCells) -> &AtomicU32); 3] = [
+type Load = (&'static str, &'static str, fn(&BackendCells) -> &AtomicU32);
+
+const LOADS: [Load; 3] = [
     (
         "connections",
         "Connections to a service port's endpoints that its limit counts",
@@ -72,7 +79,15 @@ const LOADS: [(&str, &str, fn(&BackendCells) -> &AtomicU32); 3] = [
     ),
 ];
 
-struct Endpoints(Latest);
+const BUDGET: (&str, &str) = (
+    "retry_budget_remaining",
+    "Retries by policy that the budget of each service port still grants",
+);
+
+struct Endpoints {
+    latest: Latest,
+    epoch: Epoch,
+}
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +97,7 @@ impl fmt::Debug for Endpoints {
 
 impl Collector for Endpoints {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let snapshot = (self.0)();
+        let snapshot = (self.latest)();
         let backends = backends(&snapshot);
         let mut metric = encoder.encode_descriptor(KNOWN.0, KNOWN.1, None, MetricType::Gauge)?;
         for backend in &backends {
@@ -122,6 +137,14 @@ impl Collector for Endpoints {
                 let load = of(&backend.cells).load(Ordering::Relaxed);
                 metric.encode_family(&labels)?.encode_gauge(&load)?;
             }
+        }
+        let now_ms = self.epoch.milliseconds(Instant::now());
+        let mut metric = encoder.encode_descriptor(BUDGET.0, BUDGET.1, None, MetricType::Gauge)?;
+        for backend in &backends {
+            let (service, port) = (backend.service.to_string(), backend.port.to_string());
+            let labels = [("service", service.as_str()), ("port", &port)];
+            let left = limit::remaining(backend, now_ms);
+            metric.encode_family(&labels)?.encode_gauge(&left)?;
         }
         Ok(())
     }

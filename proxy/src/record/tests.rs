@@ -263,7 +263,7 @@ async fn labels_of_an_inbound_request_name_the_proved_peer() {
         authority: b"cart",
         traceparent: Some(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     });
-    record.denied_by(&"shop/only-cart#0".into());
+    record.judged_by(&"shop/only-cart#0".into());
     record.status(403);
     record.finish(Outcome::Faulted(Reason::AccessDenied.at(Side::Inbound)));
 
@@ -377,6 +377,7 @@ async fn gauges_of_endpoints_and_of_the_control_plane_are_read_at_the_scrape() {
         &mut registry,
         Box::new(move || Arc::clone(&snapshot)),
         Arc::clone(&health),
+        crate::clock::Epoch::start(),
     );
     assert!(
         !registry
@@ -406,7 +407,12 @@ async fn gauges_of_endpoints_and_of_the_control_plane_are_read_at_the_scrape() {
 #[test]
 fn a_proxy_without_traffic_has_few_series() {
     let mut world = World::new(Mode::Off, 100);
-    observe(&mut world.registry, Box::new(Arc::default), Arc::default());
+    observe(
+        &mut world.registry,
+        Box::new(Arc::default),
+        Arc::default(),
+        crate::clock::Epoch::start(),
+    );
     let samples = world
         .page()
         .lines()

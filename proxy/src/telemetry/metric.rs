@@ -46,11 +46,6 @@ impl Tally {
         }
     }
 
-    pub(crate) fn get(&self, value: &str) -> u64 {
-        self.cell(value)
-            .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
     fn cell(&self, value: &str) -> Option<&AtomicU64> {
         let at = self.0.values.iter().position(|known| *known == value);
         debug_assert!(at.is_some(), "{value} is not a value of {}", self.0.label);

@@ -233,6 +233,7 @@ impl Store {
         });
     }
 
+    #[cfg(test)]
     /// When our certificate ends, since the Unix epoch; `None` while we have none.
     pub(crate) fn expires(&self) -> Option<Duration> {
         self.current

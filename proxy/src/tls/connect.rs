@@ -7,7 +7,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -147,14 +146,6 @@ pub(crate) struct MeshStream {
 impl MeshStream {
     pub(crate) fn tcp(&self) -> &TcpStream {
         self.stream.get_ref().0
-    }
-
-    /// Where it is connected to, as the kernel says.
-    ///
-    /// # Errors
-    /// When it is no longer connected.
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp().peer_addr()
     }
 
     fn note(&mut self, error: &io::Error) {

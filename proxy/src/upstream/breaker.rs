@@ -65,14 +65,6 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::ConsecutiveFailures,
-        Self::TimeOver,
-        Self::ProbeSucceeded,
-        Self::ProbeFailed,
-        Self::ProbeAbandoned,
-    ];
-
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ConsecutiveFailures => "consecutive-failures",
@@ -121,6 +113,7 @@ impl Pass {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn is_probe(&self) -> bool {
         self.probe.is_some()
     }

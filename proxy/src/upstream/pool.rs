@@ -195,23 +195,36 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
     ) -> Result<(SendRequest<Bytes>, Stream), Reason> {
         loop {
-            let dialling = {
-                let mut slots = self.slots.borrow_mut();
-                let slot = slots.entry(endpoint.key).or_default();
-                if let Some(found) = slot.free_connection(&self.config) {
-                    drop(slots);
-                    match found.ready().await {
-                        Some(ready) => return Ok(ready),
-                        None => continue,
-                    }
+            let free = self.free_connection(endpoint.key);
+            if let Some(lent) = free {
+                if let Some(ready) = lent.ready().await {
+                    return Ok(ready);
                 }
-                match &slot.dialling {
-                    Some(dialling) => dialling.clone(),
-                    None => slot.dialling.insert(self.dial(backend, endpoint)?).clone(),
-                }
-            };
-            dialling.ended().await?;
+                continue;
+            }
+            self.dialling(backend, endpoint)?.ended().await?;
         }
+    }
+
+    fn free_connection(&self, key: EndpointKey) -> Option<multiplexed::Lent> {
+        self.slots
+            .borrow_mut()
+            .get_mut(&key)?
+            .free_connection(&self.config)
+    }
+
+    /// The dial that is under way, or a new one.
+    fn dialling(
+        self: &Rc<Self>,
+        backend: &Backend,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Dialling, Reason> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(endpoint.key).or_default();
+        if let Some(dialling) = &slot.dialling {
+            return Ok(dialling.clone());
+        }
+        Ok(slot.dialling.insert(self.dial(backend, endpoint)?).clone())
     }
 
     /// Endpoints that left the snapshot: idle connections to them end.

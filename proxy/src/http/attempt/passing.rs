@@ -82,7 +82,10 @@ impl<'a, V: Version> Passing<'a, V> {
         self.is_switching = head.status() == 101;
         self.answer.head(head, is_end).await.map_err(stop)?;
         let mut status = None;
-        while !is_end {
+        if is_end {
+            return self.rest(status, pumping, idle).await;
+        }
+        loop {
             let next = match chunk.take() {
                 Some(chunk) => chunk,
                 None => {
@@ -120,7 +123,16 @@ impl<'a, V: Version> Passing<'a, V> {
                 }
             }
         }
-        // An early answer does not end the upload, unless the endpoint does.
+        self.rest(status, pumping, idle).await
+    }
+
+    /// An early answer does not end the upload, unless the endpoint does.
+    async fn rest(
+        &mut self,
+        status: Option<u8>,
+        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
+        idle: Option<Duration>,
+    ) -> Result<Option<u8>, Option<Stop>> {
         if pumping.is_busy() && !self.responding.is_closing() {
             tokio::select! {
                 rest = pumping.with(std::future::ready(())) => rest.map_err(stop)?,

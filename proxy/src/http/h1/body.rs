@@ -15,7 +15,7 @@ use super::{Bad, Fields, Framing, Limits, Scanner};
 pub(crate) enum Decoded {
     Data(Bytes),
     /// The trailer section, only if it is not empty; then comes `End`.
-    Trailers(Fields),
+    Trailers(Box<Fields>),
     /// Nothing can be told before more bytes arrive.
     NeedMore,
     /// The message is over; what is left in the buffer belongs to the next one.
@@ -112,7 +112,7 @@ impl BodyDecoder {
                     Some(fields) => {
                         self.state = State::Done;
                         if !fields.is_empty() {
-                            return Ok(Decoded::Trailers(fields));
+                            return Ok(Decoded::Trailers(Box::new(fields)));
                         }
                     }
                 },

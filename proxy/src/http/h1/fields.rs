@@ -166,6 +166,7 @@ impl Fields {
             .any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -121,6 +121,7 @@ impl RequestHead {
         self.survey.keeps_alive(self.version)
     }
 
+    #[cfg(test)]
     /// Does the client wait for 100 before it sends the body (RFC 9110 §10.1.1)?
     pub(crate) fn expects_continue(&self) -> bool {
         self.version == Version::Http11

@@ -42,7 +42,7 @@ pub(crate) struct Incoming {
     pub(in crate::http) reader: Reader,
     decoder: BodyDecoder,
     /// Decoded ahead of its time.
-    ready: Option<Chunk<Fields>>,
+    ready: Option<Chunk<Box<Fields>>>,
 }
 
 impl Incoming {
@@ -69,12 +69,12 @@ impl Incoming {
     }
 }
 
-impl message::Incoming<Fields> for Incoming {
+impl message::Incoming<Box<Fields>> for Incoming {
     fn is_end(&self) -> bool {
         self.ready.is_none() && self.decoder.is_done()
     }
 
-    async fn next(&mut self) -> Result<Chunk<Fields>, Break> {
+    async fn next(&mut self) -> Result<Chunk<Box<Fields>>, Break> {
         if let Some(ready) = self.ready.take() {
             return Ok(ready);
         }
@@ -135,10 +135,6 @@ impl Answer {
         self.state == State::Complete
     }
 
-    pub(in crate::http) fn is_aborted(&self) -> bool {
-        self.state == State::Aborted
-    }
-
     fn mesh_fields(&self) -> MeshFields {
         if self.is_mesh {
             MeshFields::Keep
@@ -158,7 +154,7 @@ impl Answer {
     }
 }
 
-impl message::Answer<Response, Fields> for Answer {
+impl message::Answer<Response, Box<Fields>> for Answer {
     fn is_started(&self) -> bool {
         self.state != State::Waiting
     }
@@ -192,10 +188,10 @@ impl message::Answer<Response, Fields> for Answer {
             .map_err(|_| Break::Gone)
     }
 
-    async fn end(&mut self, trailers: Option<Fields>) -> Result<(), Break> {
+    async fn end(&mut self, trailers: Option<Box<Fields>>) -> Result<(), Break> {
         if self.framing == Framing::Chunked {
             let mesh_fields = self.mesh_fields();
-            h1::encode_last_chunk(&mut self.writer.buffer, trailers.as_ref(), mesh_fields);
+            h1::encode_last_chunk(&mut self.writer.buffer, trailers.as_deref(), mesh_fields);
         }
         self.writer.flush().await.map_err(|_| Break::Gone)?;
         self.state = State::Complete;

@@ -25,7 +25,7 @@ use super::{caller::Request, put};
 
 #[derive(Debug)]
 pub(crate) struct Response {
-    pub(super) head: ResponseHead,
+    pub(super) head: Box<ResponseHead>,
     pub(super) framing: Framing,
 }
 
@@ -43,7 +43,7 @@ impl message::Response for Response {
     }
 }
 
-impl message::Trailers for Fields {
+impl message::Trailers for Box<Fields> {
     fn field(&self, name: &str) -> Option<&[u8]> {
         self.get_all(name).next()
     }
@@ -154,7 +154,7 @@ pub(crate) struct Outgoing {
     framing: Framing,
 }
 
-impl message::Outgoing<Fields> for Outgoing {
+impl message::Outgoing<Box<Fields>> for Outgoing {
     async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
         put(&mut self.writer, self.framing, data)
             .await
@@ -168,9 +168,13 @@ impl message::Outgoing<Fields> for Outgoing {
             .map_err(|_| Broken::new(Reason::UpstreamReset))
     }
 
-    async fn end(&mut self, trailers: Option<&Fields>) -> Result<(), Broken> {
+    async fn end(&mut self, trailers: Option<&Box<Fields>>) -> Result<(), Broken> {
         if self.framing == Framing::Chunked {
-            h1::encode_last_chunk(&mut self.writer.buffer, trailers, MeshFields::Strip);
+            h1::encode_last_chunk(
+                &mut self.writer.buffer,
+                trailers.map(AsRef::as_ref),
+                MeshFields::Strip,
+            );
         }
         self.flush().await
     }
@@ -188,7 +192,7 @@ pub(crate) struct Responding {
     is_closing: bool,
 }
 
-impl message::Responding<Response, Fields> for Responding {
+impl message::Responding<Response, Box<Fields>> for Responding {
     async fn head(&mut self) -> Result<Response, Broken> {
         let malformed = |bad: Bad| Broken::new(bad.in_response());
         let head = loop {
@@ -205,10 +209,13 @@ impl message::Responding<Response, Fields> for Responding {
             self.is_closing =
                 !head.keeps_alive() || framing == Framing::UntilClose || head.status() == 101;
         }
-        Ok(Response { head, framing })
+        Ok(Response {
+            head: Box::new(head),
+            framing,
+        })
     }
 
-    async fn next(&mut self) -> Result<Chunk<Fields>, Broken> {
+    async fn next(&mut self) -> Result<Chunk<Box<Fields>>, Broken> {
         loop {
             let Some(decoder) = &mut self.decoder else {
                 return Ok(Chunk::End);

@@ -57,10 +57,10 @@ fn decided(
             on: On::OtherEndpoint,
             kind,
             ..
-        } => format!("{} elsewhere", kind.as_str()),
+        } => format!("{} elsewhere", text(kind)),
         Decision::Again {
             on: On::Same, kind, ..
-        } => format!("{} here", kind.as_str()),
+        } => format!("{} here", text(kind)),
         Decision::Stop(reason) => reason.as_str().to_owned(),
     };
     (words, asked)
@@ -381,4 +381,8 @@ proptest! {
             prop_assert!(is_idempotent(situation.method) || is_harmless(attempt.failure));
         }
     }
+}
+
+fn text(kind: Retried) -> &'static str {
+    Retried::TEXTS[kind as usize]
 }

@@ -75,6 +75,10 @@ impl<P: Planner> Server<P> {
         }
     }
 
+    #[expect(
+        clippy::large_futures,
+        reason = "a stream's future has a box of its own"
+    )]
     async fn stream(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         if request.method() == Method::CONNECT {
             Box::pin(self.connect(request, respond)).await;

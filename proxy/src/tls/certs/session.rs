@@ -15,6 +15,7 @@ use crate::{identity::SpiffeId, tls::verify};
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// Proved by its certificate.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for tests and debug lines"))]
     pub(crate) peer: SpiffeId,
     root: Arc<TrustAnchor<'static>>,
     /// When the first certificate of both ends expires, since the Unix epoch.
@@ -43,6 +44,7 @@ impl Session {
 }
 
 impl Store {
+    #[cfg(test)]
     /// May this connection live on?
     pub(crate) fn still_trusts(&self, session: &Session) -> bool {
         self.wall.now() <= session.ends

@@ -78,6 +78,7 @@ impl Averages {
         self.0.retain(|key, _| is_held(*key));
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -190,9 +190,9 @@ impl Driver {
     /// Returns why it ended.
     pub(super) async fn run(mut self, certificates: &Store, retire: impl Fn()) -> &'static str {
         let cause = match self.session.take() {
-            None => ended((&mut self.connection).await),
+            None => ended(&(&mut self.connection).await),
             Some(session) => tokio::select! {
-                result = &mut self.connection => ended(result),
+                result = &mut self.connection => ended(&result),
                 () = certificates.retired(&session) => {
                     self.state.is_open.set(false);
                     retire();
@@ -223,7 +223,7 @@ impl Driver {
     }
 }
 
-fn ended(result: Result<(), h2::Error>) -> &'static str {
+fn ended(result: &Result<(), h2::Error>) -> &'static str {
     if result.is_ok() { "peer" } else { "error" }
 }
 
