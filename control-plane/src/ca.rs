@@ -22,7 +22,11 @@ pub(crate) enum Error {
         source: std::io::Error,
     },
     #[error("{path}: {message}; {remedy}")]
-    State { path: String, message: String, remedy: &'static str },
+    State {
+        path: String,
+        message: String,
+        remedy: &'static str,
+    },
     #[error("certificate signing request refused: {0}")]
     Request(&'static str),
     #[error("signing: {0}")]

@@ -41,7 +41,10 @@ pub fn main() -> ExitCode {
         Command::Token(arguments) => token::run(&arguments),
     };
     answer.unwrap_or_else(|error| {
-        #[allow(clippy::print_stderr, reason = "a command line answers on its standard error")]
+        #[allow(
+            clippy::print_stderr,
+            reason = "a command line answers on its standard error"
+        )]
         {
             eprintln!("weft: {error:#}");
         }

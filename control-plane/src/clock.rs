@@ -14,10 +14,7 @@ pub(crate) enum Wall {
     #[default]
     System,
     #[allow(dead_code, reason = "the seam for tests")]
-    Fixed {
-        at: Duration,
-        since: Instant,
-    },
+    Fixed { at: Duration, since: Instant },
 }
 
 impl Wall {
@@ -25,7 +22,9 @@ impl Wall {
     pub(crate) fn now(&self) -> Duration {
         match self {
             #[allow(clippy::disallowed_methods, reason = "this is the one place that asks")]
-            Self::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Self::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
             Self::Fixed { at, since } => *at + since.elapsed(),
         }
     }
@@ -33,7 +32,10 @@ impl Wall {
     /// A clock for tests that now shows `at` and follows tokio's clock from there.
     #[allow(dead_code, reason = "the seam for tests")]
     pub(crate) fn fixed(at: Duration) -> Self {
-        Self::Fixed { at, since: Instant::now() }
+        Self::Fixed {
+            at,
+            since: Instant::now(),
+        }
     }
 
     /// Whole seconds since the Unix epoch.

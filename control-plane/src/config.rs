@@ -82,7 +82,10 @@ fn address(text: &str) -> Result<Address, String> {
     match text.strip_prefix("unix:") {
         Some("") => Err("unix: needs a path".to_owned()),
         Some(path) => Ok(Address::Unix(path.into())),
-        None => text.parse().map(Address::Tcp).map_err(|_| "an address is ADDRESS:PORT or unix:PATH".to_owned()),
+        None => text
+            .parse()
+            .map(Address::Tcp)
+            .map_err(|_| "an address is ADDRESS:PORT or unix:PATH".to_owned()),
     }
 }
 
@@ -90,7 +93,10 @@ fn trust_domain(text: &str) -> Result<String, String> {
     // SPIFFE-ID §2.1: lower case.
     match identity::is_part(text) && !text.bytes().any(|it| it.is_ascii_uppercase()) {
         true => Ok(text.to_owned()),
-        false => Err("a trust domain is of lower-case letters, digits, dots, dashes and underscores".to_owned()),
+        false => Err(
+            "a trust domain is of lower-case letters, digits, dots, dashes and underscores"
+                .to_owned(),
+        ),
     }
 }
 
@@ -106,7 +112,9 @@ fn range(text: &str) -> Result<(IpAddr, u8), String> {
 
 fn lifetime(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        it if it < Duration::from_secs(10) => Err("at least 10s: proxies have to renew in time".to_owned()),
+        it if it < Duration::from_secs(10) => {
+            Err("at least 10s: proxies have to renew in time".to_owned())
+        }
         it if it > Duration::from_secs(366 * 86_400) => Err("at most a year".to_owned()),
         it => Ok(it),
     }
@@ -122,7 +130,9 @@ fn heartbeat(text: &str) -> Result<Duration, String> {
 
 /// A number with its unit: 250ms, 10s, 5m, 24h.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let unit_at = text
+        .find(|it: char| !it.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(unit_at).unwrap_or_default();
     let parse = || {
         let number: u64 = number.parse().ok()?;
@@ -151,7 +161,10 @@ mod tests {
     #[test]
     fn every_knob_can_be_set_by_environment() {
         for argument in Config::command().get_arguments() {
-            let name = argument.get_env().and_then(|it| it.to_str()).unwrap_or_default();
+            let name = argument
+                .get_env()
+                .and_then(|it| it.to_str())
+                .unwrap_or_default();
             assert!(name.starts_with("WEFT_"), "{argument}");
         }
     }
@@ -160,7 +173,15 @@ mod tests {
     fn a_duration_needs_its_unit() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
-        for text in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(lifetime("9s").is_err() && heartbeat("1ms").is_err());
@@ -168,9 +189,19 @@ mod tests {
 
     #[test]
     fn an_address_is_a_socket_of_either_kind() {
-        assert_eq!(address("unix:/run/weft"), Ok(Address::Unix("/run/weft".into())));
-        assert_eq!(address("[::]:1"), Ok(Address::Tcp("[::]:1".parse().unwrap())));
+        assert_eq!(
+            address("unix:/run/weft"),
+            Ok(Address::Unix("/run/weft".into()))
+        );
+        assert_eq!(
+            address("[::]:1"),
+            Ok(Address::Tcp("[::]:1".parse().unwrap()))
+        );
         assert!(address("weft").is_err() && address("unix:").is_err());
-        assert!(range("10.0.0.0/33").is_err() && range("fd00::/129").is_err() && range("10.0.0.0").is_err());
+        assert!(
+            range("10.0.0.0/33").is_err()
+                && range("fd00::/129").is_err()
+                && range("10.0.0.0").is_err()
+        );
     }
 }

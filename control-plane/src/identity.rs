@@ -13,7 +13,10 @@ pub(crate) const CONTROL_PLANE: (&str, &str) = ("weft-system", "weft-control-pla
 
 /// `spiffe://<trust-domain>/ns/<namespace>/sa/<service-account>`.
 pub(crate) fn spiffe(trust_domain: &str, account: &Name) -> String {
-    format!("spiffe://{trust_domain}/ns/{}/sa/{}", account.namespace, account.name)
+    format!(
+        "spiffe://{trust_domain}/ns/{}/sa/{}",
+        account.namespace, account.name
+    )
 }
 
 /// The identity of the control plane's own certificate.
@@ -24,7 +27,9 @@ pub(crate) fn control_plane(trust_domain: &str) -> String {
 /// The URIs among a certificate's alternative names. SPIFFE X509-SVID §2: a
 /// workload's certificate has exactly one.
 pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
     let uri = |name: &'a GeneralName<'_>| match name {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
@@ -35,7 +40,10 @@ pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
 /// Exactly of the form that `spiffe` writes, in this trust domain.
 pub(crate) fn is_workload(uri: &str, trust_domain: &str) -> bool {
     let parts = || {
-        let path = uri.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?.strip_prefix("/ns/")?;
+        let path = uri
+            .strip_prefix("spiffe://")?
+            .strip_prefix(trust_domain)?
+            .strip_prefix("/ns/")?;
         path.split_once("/sa/")
     };
     parts().is_some_and(|(namespace, account)| is_part(namespace) && is_part(account))
@@ -45,7 +53,9 @@ pub(crate) fn is_workload(uri: &str, trust_domain: &str) -> bool {
 pub(crate) fn is_part(part: &str) -> bool {
     !matches!(part, "" | "." | "..")
         && part.len() <= 253
-        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -54,14 +64,25 @@ mod tests {
 
     #[test]
     fn an_identity_is_written_from_its_parts() {
-        assert_eq!(spiffe("cluster.local", &Name::new("shop", "cart")), "spiffe://cluster.local/ns/shop/sa/cart");
-        assert_eq!(control_plane("d"), "spiffe://d/ns/weft-system/sa/weft-control-plane");
+        assert_eq!(
+            spiffe("cluster.local", &Name::new("shop", "cart")),
+            "spiffe://cluster.local/ns/shop/sa/cart"
+        );
+        assert_eq!(
+            control_plane("d"),
+            "spiffe://d/ns/weft-system/sa/weft-control-plane"
+        );
     }
 
     #[test]
     fn only_a_workload_of_the_trust_domain_is_one() {
         assert!(is_workload("spiffe://d/ns/shop/sa/cart", "d"));
-        for uri in ["spiffe://dd/ns/shop/sa/cart", "spiffe://d/ns/shop/sa/cart/x", "spiffe://d/ns//sa/cart", "spiffe://d"] {
+        for uri in [
+            "spiffe://dd/ns/shop/sa/cart",
+            "spiffe://d/ns/shop/sa/cart/x",
+            "spiffe://d/ns//sa/cart",
+            "spiffe://d",
+        ] {
             assert!(!is_workload(uri, "d"), "{uri}");
         }
     }

@@ -9,7 +9,11 @@ use weft_control_plane::{app, config::Config};
 fn main() -> ExitCode {
     let config = Config::parse();
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_writer(io::stderr).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(io::stderr)
+        .with_env_filter(filter)
+        .init();
     let answer = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

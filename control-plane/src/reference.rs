@@ -24,15 +24,21 @@ pub struct Knob {
 #[must_use]
 pub fn knobs() -> Vec<Knob> {
     let command = Config::command();
-    let knobs = command.get_arguments().filter(|it| it.get_env().is_some()).map(|it| {
-        let defaults = it.get_default_values().first();
-        Knob {
-            option: format!("--{}", it.get_long().unwrap_or_default()),
-            variable: it.get_env().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default(),
-            default: defaults.map(|it| it.to_string_lossy().into_owned()),
-            help: it.get_help().map(ToString::to_string).unwrap_or_default(),
-        }
-    });
+    let knobs = command
+        .get_arguments()
+        .filter(|it| it.get_env().is_some())
+        .map(|it| {
+            let defaults = it.get_default_values().first();
+            Knob {
+                option: format!("--{}", it.get_long().unwrap_or_default()),
+                variable: it
+                    .get_env()
+                    .map(|it| it.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                default: defaults.map(|it| it.to_string_lossy().into_owned()),
+                help: it.get_help().map(ToString::to_string).unwrap_or_default(),
+            }
+        });
     knobs.collect()
 }
 
@@ -57,9 +63,15 @@ pub fn metrics() -> Result<Vec<Metric>, std::fmt::Error> {
     metrics.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
-    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let kinds = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let metric = |(name, kind): (&str, &str)| {
-        let help = text.lines().find_map(|line| line.strip_prefix("# HELP ")?.strip_prefix(name)?.strip_prefix(' '));
+        let help = text.lines().find_map(|line| {
+            line.strip_prefix("# HELP ")?
+                .strip_prefix(name)?
+                .strip_prefix(' ')
+        });
         let suffix = if kind == "counter" { "_total" } else { "" };
         Metric {
             name: format!("{name}{suffix}"),

@@ -19,7 +19,10 @@ impl Drop for Task {
 }
 
 /// Runs `work` beside the caller for as long as the answer is kept.
-#[allow(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place that spawns"
+)]
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Task {
     Task(tokio::spawn(work).abort_handle())
 }

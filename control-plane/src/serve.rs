@@ -43,11 +43,13 @@ pub(crate) async fn run(
     let (sender, connections) = mpsc::channel::<io::Result<accept::Connection>>(64);
     let _acceptor = crate::runtime::spawn(acceptor.run(sender));
     // Boxed: it is large, and there is one.
-    Box::pin(router(identity, discovery).serve_with_incoming(ReceiverStream::new(connections))).await
+    Box::pin(router(identity, discovery).serve_with_incoming(ReceiverStream::new(connections)))
+        .await
 }
 
 fn router(identity: identity::Identity, discovery: discovery::Discovery) -> Router {
-    let identity = IdentityServer::from_arc(Arc::new(identity)).max_decoding_message_size(identity::LONGEST_REQUEST);
+    let identity = IdentityServer::from_arc(Arc::new(identity))
+        .max_decoding_message_size(identity::LONGEST_REQUEST);
     Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -35,7 +35,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) const fn text(status: StatusCode, body: String) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body }
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body,
+        }
     }
 
     pub(crate) fn not_found() -> Self {
@@ -60,10 +64,18 @@ pub(crate) async fn serve(listener: Listener, answers: Answers) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut tasks = Tasks::new();
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let socket: io::Result<Pin<Box<dyn Socket>>> = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(socket, _)| Box::pin(socket) as _),
-            Listener::Unix(listener) => listener.accept().await.map(|(socket, _)| Box::pin(socket) as _),
+            Listener::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(socket, _)| Box::pin(socket) as _),
+            Listener::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(socket, _)| Box::pin(socket) as _),
         };
         let socket = match socket {
             Ok(socket) => socket,
@@ -87,14 +99,20 @@ pub(crate) async fn serve(listener: Listener, answers: Answers) {
     }
 }
 
-async fn answer(answers: Answers, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    answers: Answers,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let answer = match request.method() {
         &Method::GET => answers(request.uri().path()).await,
         _ => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET alone\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = answer.status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(answer.content_type));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(answer.content_type),
+    );
     Ok(response)
 }
 

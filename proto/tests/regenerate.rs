@@ -17,7 +17,10 @@ fn generated_code_matches_the_proto_files() {
         .expect("code generation succeeds");
     let fresh = fs::read_to_string(fresh.path().join("weft.v1.rs")).expect("generated");
     let kept = root.join("src/gen/weft.v1.rs");
-    #[allow(clippy::disallowed_methods, reason = "a switch of this test, not a knob")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a switch of this test, not a knob"
+    )]
     if std::env::var("WEFT_REGENERATE").is_ok() {
         fs::write(&kept, &fresh).expect("src/gen can be written");
     }

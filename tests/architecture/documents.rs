@@ -82,7 +82,9 @@ fn the_table_of_the_control_planes_knobs_is_the_code() {
     let mut table =
         "| Option | Variable | Default | What it does |\n|---|---|---|---|\n".to_owned();
     for knob in control_plane::knobs() {
-        let default = knob.default.map_or_else(|| "none".to_owned(), |it| format!("`{it}`"));
+        let default = knob
+            .default
+            .map_or_else(|| "none".to_owned(), |it| format!("`{it}`"));
         let (option, variable, help) = (knob.option, knob.variable, knob.help);
         writeln!(table, "| `{option}` | `{variable}` | {default} | {help} |")
             .expect("a string takes text");
@@ -353,7 +355,9 @@ fn every_metric_in_a_document_exists() {
                 continue;
             };
             let is_known = metrics.iter().any(|metric| is_of(metric, word))
-                || of_control_plane.iter().any(|metric| metric.name == word.trim_end_matches("_bucket"));
+                || of_control_plane
+                    .iter()
+                    .any(|metric| metric.name == word.trim_end_matches("_bucket"));
             if areas.contains(area.0) && !is_known {
                 wrong.push(format!("{document} names {word}"));
             }

@@ -22,16 +22,30 @@ pub(crate) fn tokens(authority: Arc<Authority>, clock: Wall) -> Arc<dyn Tokens> 
 
 impl Signer for Local {
     fn sign(&self, request: &[u8], identity: &str) -> Result<Leaf, String> {
-        let issued = self.0.sign(request, identity).map_err(|error| error.to_string())?;
-        Ok(Leaf { chain: issued.chain, issued: issued.issued, expires: issued.expires })
+        let issued = self
+            .0
+            .sign(request, identity)
+            .map_err(|error| error.to_string())?;
+        Ok(Leaf {
+            chain: issued.chain,
+            issued: issued.issued,
+            expires: issued.expires,
+        })
     }
 }
 
 impl Tokens for LocalTokens {
-    fn verify<'a>(&'a self, token: &'a str) -> Pin<Box<dyn Future<Output = Result<Bearer, String>> + Send + 'a>> {
+    fn verify<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Bearer, String>> + Send + 'a>> {
         let claimed = self.0.tokens().verify(token, self.1);
         let bearer = claimed
-            .map(|it| Bearer { pod: it.pod, uid: it.uid, service_account: it.service_account })
+            .map(|it| Bearer {
+                pod: it.pod,
+                uid: it.uid,
+                service_account: it.service_account,
+            })
             .map_err(|error| error.to_string());
         Box::pin(std::future::ready(bearer))
     }

@@ -11,13 +11,16 @@ use tokio::{
 use crate::{
     app::RETRY,
     ca::{Authority, bundle::Roots},
-    identity,
-    report,
+    identity, report,
     serve::{hub::Hub, tls::Tls},
 };
 
 /// A key, its certificate and these roots.
-pub(crate) fn fresh(authority: &Authority, roots: &Roots, trust_domain: &str) -> anyhow::Result<Tls> {
+pub(crate) fn fresh(
+    authority: &Authority,
+    roots: &Roots,
+    trust_domain: &str,
+) -> anyhow::Result<Tls> {
     let (issued, key) = authority.own(&identity::control_plane(trust_domain))?;
     Ok(Tls::new(issued.chain, key.into(), roots, trust_domain)?)
 }
@@ -31,7 +34,12 @@ pub(crate) struct Renewal {
 
 impl Renewal {
     /// Until the bundle's source is gone.
-    pub(crate) async fn keep(self, mut roots: watch::Receiver<Roots>, tls: watch::Sender<Arc<Tls>>, hub: Hub) {
+    pub(crate) async fn keep(
+        self,
+        mut roots: watch::Receiver<Roots>,
+        tls: watch::Sender<Arc<Tls>>,
+        hub: Hub,
+    ) {
         // At 60 % of its life, as proxies do, with the rest left for trying again.
         let in_time = || Instant::now() + self.lifetime.mul_f64(0.6);
         let mut due = in_time();
@@ -48,11 +56,17 @@ impl Renewal {
                     None
                 }
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "our own certificate could not be renewed");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "our own certificate could not be renewed"
+                    );
                     due = Instant::now() + RETRY;
                     Some(report::Problem {
-                        message: format!("the control plane's own certificate could not be renewed: {error:#}"),
-                        remedy: "see the error; proxies can't connect once it has expired".to_owned(),
+                        message: format!(
+                            "the control plane's own certificate could not be renewed: {error:#}"
+                        ),
+                        remedy: "see the error; proxies can't connect once it has expired"
+                            .to_owned(),
                         ..report::Problem::default()
                     })
                 }

@@ -33,9 +33,14 @@ pub(crate) fn start(
     let mut updates = Vec::new();
     for (at, directory) in directories.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(16);
-        updates.push(ReceiverStream::new(receiver).map(move |update| (at, update)).boxed());
+        updates.push(
+            ReceiverStream::new(receiver)
+                .map(move |update| (at, update))
+                .boxed(),
+        );
         // By position: a source that changes places is read anew in any case.
-        let (memory, directory, end) = (memory.join(at.to_string()), directory.clone(), end.clone());
+        let (memory, directory, end) =
+            (memory.join(at.to_string()), directory.clone(), end.clone());
         tasks.push(runtime::spawn(async move {
             let shown = directory.display().to_string();
             if let Err(error) = files::watch(directory, Some(memory), sender).await {
@@ -48,12 +53,18 @@ pub(crate) fn start(
     tasks
 }
 
-async fn hand_on(mut updates: impl StreamExt<Item = (usize, Update)> + Unpin, directories: Vec<PathBuf>, hub: Hub) {
+async fn hand_on(
+    mut updates: impl StreamExt<Item = (usize, Update)> + Unpin,
+    directories: Vec<PathBuf>,
+    hub: Hub,
+) {
     let mut overlay = Overlay::new(directories.len());
     let mut problems: Vec<Option<Vec<FileProblem>>> = vec![None; directories.len()];
     while let Some((at, update)) = updates.next().await {
         let events = overlay.merge(at, update.events);
-        let (Some(slot), Some(directory)) = (problems.get_mut(at), directories.get(at)) else { return };
+        let (Some(slot), Some(directory)) = (problems.get_mut(at), directories.get(at)) else {
+            return;
+        };
         let named = |mut it: FileProblem| {
             it.file = directory.join(&it.file).display().to_string();
             it
@@ -82,14 +93,23 @@ struct Overlay {
 
 impl Overlay {
     fn new(sources: usize) -> Self {
-        Self { layers: if sources > 1 { vec![HashMap::new(); sources] } else { Vec::new() } }
+        Self {
+            layers: if sources > 1 {
+                vec![HashMap::new(); sources]
+            } else {
+                Vec::new()
+            },
+        }
     }
 
     fn merge(&mut self, at: usize, events: Vec<Event>) -> Vec<Event> {
         if self.layers.is_empty() {
             return events;
         }
-        events.into_iter().filter_map(|event| self.merge_one(at, &event)).collect()
+        events
+            .into_iter()
+            .filter_map(|event| self.merge_one(at, &event))
+            .collect()
     }
 
     fn merge_one(&mut self, at: usize, event: &Event) -> Option<Event> {
@@ -102,7 +122,12 @@ impl Overlay {
             Event::Apply(object) => drop(layer.insert(key.clone(), object.clone())),
             Event::Delete(key) => drop(layer.remove(key)),
         }
-        if self.layers.iter().skip(at + 1).any(|it| it.contains_key(&key)) {
+        if self
+            .layers
+            .iter()
+            .skip(at + 1)
+            .any(|it| it.contains_key(&key))
+        {
             return None;
         }
         let left = self.layers.iter().rev().find_map(|it| it.get(&key));
@@ -117,11 +142,16 @@ mod tests {
 
     fn shop(label: &str) -> Event {
         let labels = [("from".to_owned(), label.to_owned())].into();
-        Event::Apply(Object::Namespace(Namespace { name: "shop".into(), labels }))
+        Event::Apply(Object::Namespace(Namespace {
+            name: "shop".into(),
+            labels,
+        }))
     }
 
     fn gone() -> Event {
-        let Event::Apply(object) = shop("") else { unreachable!("an apply") };
+        let Event::Apply(object) = shop("") else {
+            unreachable!("an apply")
+        };
         Event::Delete(object.key())
     }
 

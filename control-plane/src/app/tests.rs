@@ -32,30 +32,55 @@ fn config(directory: &Path) -> Config {
 
 async fn get(socket: &Path, path: &str) -> (StatusCode, bytes::Bytes) {
     let stream = UnixStream::connect(socket).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     let _connection = runtime::spawn(async { drop(connection.await) });
-    let request = http::Request::get(path).header("host", "weft").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let request = http::Request::get(path)
+        .header("host", "weft")
+        .body(Empty::<bytes::Bytes>::new())
+        .unwrap();
     let response = sender.send_request(request).await.unwrap();
-    (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+    (
+        response.status(),
+        response.into_body().collect().await.unwrap().to_bytes(),
+    )
 }
 
 #[tokio::test]
 async fn files_become_a_report_and_a_broken_one_names_its_place() {
     let directory = tempfile::tempdir().unwrap();
-    let (manifests, generated) = (directory.path().join("manifests"), directory.path().join("generated"));
+    let (manifests, generated) = (
+        directory.path().join("manifests"),
+        directory.path().join("generated"),
+    );
     fs::create_dir(&manifests).unwrap();
     let _running = start(config(directory.path())).await.unwrap();
     let socket = directory.path().join("status.sock");
-    let report = async || serde_json::from_slice::<Report>(&get(&socket, "/status").await.1).unwrap();
-    assert!(!report().await.synced, "a source that is not there has not been read");
+    let report =
+        async || serde_json::from_slice::<Report>(&get(&socket, "/status").await.1).unwrap();
+    assert!(
+        !report().await.synced,
+        "a source that is not there has not been read"
+    );
     fs::create_dir(&generated).unwrap();
     serve::tests::harness::eventually(async || report().await.synced).await;
     assert_eq!(report().await.problems, []);
-    fs::write(manifests.join("broken.yaml"), "apiVersion: v1\nkind: Service\nmetadata: {name: cart}\nspec: 7\n").unwrap();
+    fs::write(
+        manifests.join("broken.yaml"),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: cart}\nspec: 7\n",
+    )
+    .unwrap();
     serve::tests::harness::eventually(async || !report().await.problems.is_empty()).await;
     let problem = report().await.problems.remove(0);
-    assert!(problem.file.ends_with("manifests/broken.yaml") && problem.document == 1, "{problem:?}");
-    assert!(!problem.message.is_empty() && !problem.remedy.is_empty(), "{problem:?}");
+    assert!(
+        problem.file.ends_with("manifests/broken.yaml") && problem.document == 1,
+        "{problem:?}"
+    );
+    assert!(
+        !problem.message.is_empty() && !problem.remedy.is_empty(),
+        "{problem:?}"
+    );
     assert_eq!(get(&socket, "/other").await.0, StatusCode::NOT_FOUND);
 }
 
@@ -63,12 +88,22 @@ async fn files_become_a_report_and_a_broken_one_names_its_place() {
 async fn a_socket_in_use_and_a_broken_bundle_are_told_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let _running = start(config(directory.path())).await.unwrap();
-    let error = format!("{:#}", start(config(directory.path())).await.map(drop).unwrap_err());
+    let error = format!(
+        "{:#}",
+        start(config(directory.path())).await.map(drop).unwrap_err()
+    );
     assert!(error.contains("control.sock (--listen)"), "{error}");
     let other = tempfile::tempdir().unwrap();
     fs::create_dir_all(other.path().join("state/roots")).unwrap();
-    fs::set_permissions(other.path().join("state"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(
+        other.path().join("state"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .unwrap();
     fs::write(other.path().join("state/roots/a.pem"), "nonsense").unwrap();
-    let error = format!("{:#}", start(config(other.path())).await.map(drop).unwrap_err());
+    let error = format!(
+        "{:#}",
+        start(config(other.path())).await.map(drop).unwrap_err()
+    );
     assert!(error.contains("a.pem"), "{error}");
 }

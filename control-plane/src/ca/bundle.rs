@@ -27,7 +27,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn read(own: &CertificateDer<'static>, extra: &Path) -> Result<Roots, Error> {
     let mut roots = Vec::new();
     for file in files(extra)? {
-        let failed = |source| Error::File { path: file.display().to_string(), source };
+        let failed = |source| Error::File {
+            path: file.display().to_string(),
+            source,
+        };
         let text = fs::read(&file).map_err(failed)?;
         let before = roots.len();
         for certificate in CertificateDer::pem_slice_iter(&text) {
@@ -79,13 +82,20 @@ pub(crate) async fn follow(
 }
 
 fn files(extra: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |source| Error::File { path: extra.display().to_string(), source };
+    let failed = |source| Error::File {
+        path: extra.display().to_string(),
+        source,
+    };
     match fs::read_dir(extra) {
         Ok(entries) => {
             let mut files = Vec::new();
             for entry in entries {
                 let path = entry.map_err(failed)?.path();
-                if path.extension().is_some_and(|it| it == "pem" || it == "crt") && path.is_file() {
+                if path
+                    .extension()
+                    .is_some_and(|it| it == "pem" || it == "crt")
+                    && path.is_file()
+                {
                     files.push(path);
                 }
             }
@@ -99,11 +109,14 @@ fn files(extra: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn is_root(certificate: &CertificateDer<'_>) -> Result<(), &'static str> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| "a certificate can't be read")?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| "a certificate can't be read")?;
     if !parsed.is_ca() {
         return Err("a certificate in it is not one of an authority");
     }
-    webpki::anchor_from_trusted_cert(certificate).map(drop).map_err(|_| "a certificate in it can't be a trust anchor")
+    webpki::anchor_from_trusted_cert(certificate)
+        .map(drop)
+        .map_err(|_| "a certificate in it can't be a trust anchor")
 }
 
 fn broken(file: &Path, message: &str) -> Error {
@@ -122,7 +135,11 @@ mod tests {
 
     fn root(is_root: bool) -> rcgen::Certificate {
         let mut wanted = CertificateParams::default();
-        wanted.is_ca = if is_root { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
+        wanted.is_ca = if is_root {
+            IsCa::Ca(BasicConstraints::Unconstrained)
+        } else {
+            IsCa::NoCa
+        };
         wanted.self_signed(&KeyPair::generate().unwrap()).unwrap()
     }
 
@@ -130,12 +147,24 @@ mod tests {
     fn ours_is_first_and_none_is_there_twice() {
         let directory = tempfile::tempdir().unwrap();
         let (own, other) = (root(true), root(true));
-        assert_eq!(read(own.der(), &directory.path().join("missing")).unwrap().len(), 1);
-        fs::write(directory.path().join("all.pem"), other.pem() + &own.pem() + &other.pem()).unwrap();
+        assert_eq!(
+            read(own.der(), &directory.path().join("missing"))
+                .unwrap()
+                .len(),
+            1
+        );
+        fs::write(
+            directory.path().join("all.pem"),
+            other.pem() + &own.pem() + &other.pem(),
+        )
+        .unwrap();
         fs::write(directory.path().join("README"), "not read").unwrap();
         let roots = read(own.der(), directory.path()).unwrap();
         assert_eq!(*roots, [own.der().clone(), other.der().clone()]);
-        assert_eq!(read(own.der(), &directory.path().join("all.pem")).unwrap(), roots);
+        assert_eq!(
+            read(own.der(), &directory.path().join("all.pem")).unwrap(),
+            roots
+        );
     }
 
     #[test]
@@ -145,7 +174,10 @@ mod tests {
         for text in [String::new(), "nonsense".to_owned(), root(false).pem()] {
             fs::write(directory.path().join("a.pem"), text).unwrap();
             let error = read(own.der(), directory.path()).unwrap_err().to_string();
-            assert!(error.contains("a.pem") && error.contains("last good"), "{error}");
+            assert!(
+                error.contains("a.pem") && error.contains("last good"),
+                "{error}"
+            );
         }
     }
 
@@ -156,7 +188,12 @@ mod tests {
         let (sender, mut roots) = watch::channel(read(own.der(), directory.path()).unwrap());
         let (told, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let report = move |error: Option<String>| told.send(error).unwrap();
-        let follow = follow(own.der().clone(), directory.path().to_owned(), sender, report);
+        let follow = follow(
+            own.der().clone(),
+            directory.path().to_owned(),
+            sender,
+            report,
+        );
         let _task = crate::runtime::spawn(follow);
         fs::write(directory.path().join("a.pem"), other.pem()).unwrap();
         roots.changed().await.unwrap();

@@ -7,12 +7,15 @@
 use std::{path::Path, time::Duration};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use time::OffsetDateTime;
-use x509_parser::{certification_request::X509CertificationRequest, parse_x509_certificate, prelude::FromDer};
+use x509_parser::{
+    certification_request::X509CertificationRequest, parse_x509_certificate, prelude::FromDer,
+};
 
 use crate::{
     ca::{Error, state::State, token},
@@ -25,8 +28,7 @@ const ROOT_KEY: &str = "root.key.pem";
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Clocks of two machines may differ by this much.
 const BACKDATING: Duration = Duration::from_secs(300);
-const RESTORE: &str =
-    "restore it from a backup, or move the whole state directory away to begin with a new root (every proxy must then restart)";
+const RESTORE: &str = "restore it from a backup, or move the whole state directory away to begin with a new root (every proxy must then restart)";
 
 /// A certificate and what callers need to know of it.
 #[derive(Clone, Debug)]
@@ -51,13 +53,29 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// Reads the state directory, or makes root and token key in an empty one.
-    pub(crate) fn open(directory: &Path, trust_domain: &str, lifetime: Duration, clock: Wall) -> Result<Self, Error> {
+    pub(crate) fn open(
+        directory: &Path,
+        trust_domain: &str,
+        lifetime: Duration,
+        clock: Wall,
+    ) -> Result<Self, Error> {
         let state = State::open(directory)?;
         let (root, key) = match (state.read(ROOT)?, state.read(ROOT_KEY)?) {
             (Some(certificate), Some(key)) => read_root(&state, trust_domain, &certificate, &key)?,
-            (Some(_), None) => return Err(broken(&state, ROOT_KEY, "the root certificate is here and its key is not")),
+            (Some(_), None) => {
+                return Err(broken(
+                    &state,
+                    ROOT_KEY,
+                    "the root certificate is here and its key is not",
+                ));
+            }
             // A first start that ended between the two files: the same key makes the same root again.
-            (None, Some(key)) => make_root(&state, trust_domain, read_key(&state, ROOT_KEY, &key)?, clock)?,
+            (None, Some(key)) => make_root(
+                &state,
+                trust_domain,
+                read_key(&state, ROOT_KEY, &key)?,
+                clock,
+            )?,
             (None, None) => {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
                 state.write(ROOT_KEY, &key.serialize_pem())?;
@@ -66,7 +84,14 @@ impl Authority {
         };
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
         let tokens = token::Key::open(&state)?;
-        Ok(Self { root, issuer, tokens, trust_domain: trust_domain.to_owned(), lifetime, clock })
+        Ok(Self {
+            root,
+            issuer,
+            tokens,
+            trust_domain: trust_domain.to_owned(),
+            lifetime,
+            clock,
+        })
     }
 
     pub(crate) fn root(&self) -> &CertificateDer<'static> {
@@ -80,24 +105,29 @@ impl Authority {
     /// A leaf for the key in a PKCS #10 request. Subject and extensions of the
     /// request are ignored.
     pub(crate) fn sign(&self, request: &[u8], identity: &str) -> Result<Issued, Error> {
-        let (rest, request) =
-            X509CertificationRequest::from_der(request).map_err(|_| Error::Request("not a PKCS #10 request in DER"))?;
+        let (rest, request) = X509CertificationRequest::from_der(request)
+            .map_err(|_| Error::Request("not a PKCS #10 request in DER"))?;
         if !rest.is_empty() {
             return Err(Error::Request("bytes after its end"));
         }
         let spki = &request.certification_request_info.subject_pki;
-        let key =
-            SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| Error::Request("its key is not ECDSA P-256"))?;
+        let key = SubjectPublicKeyInfo::from_der(spki.raw)
+            .map_err(|_| Error::Request("its key is not ECDSA P-256"))?;
         if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || !is_uncompressed_point(key.der_bytes()) {
             return Err(Error::Request("its key is not ECDSA P-256"));
         }
         // Proof of possession: nobody gets a certificate for another's key.
-        request.verify_signature().map_err(|_| Error::Request("its signature is wrong"))?;
+        request
+            .verify_signature()
+            .map_err(|_| Error::Request("its signature is wrong"))?;
         self.leaf(&key, identity)
     }
 
     /// A key made here and its leaf, for the control plane's own server.
-    pub(crate) fn own(&self, identity: &str) -> Result<(Issued, PrivatePkcs8KeyDer<'static>), Error> {
+    pub(crate) fn own(
+        &self,
+        identity: &str,
+    ) -> Result<(Issued, PrivatePkcs8KeyDer<'static>), Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let issued = self.leaf(&key, identity)?;
         Ok((issued, PrivatePkcs8KeyDer::from(key.serialize_der())))
@@ -112,14 +142,22 @@ impl Authority {
         wanted.distinguished_name = DistinguishedName::new();
         wanted.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
         wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        wanted.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
         wanted.is_ca = IsCa::ExplicitNoCa;
         wanted.use_authority_key_identifier_extension = true;
         wanted.serial_number = Some(serial()?);
         let expires = now + self.lifetime;
-        (wanted.not_before, wanted.not_after) = (date(now.saturating_sub(BACKDATING))?, date(expires)?);
+        (wanted.not_before, wanted.not_after) =
+            (date(now.saturating_sub(BACKDATING))?, date(expires)?);
         let leaf = wanted.signed_by(key, &self.issuer)?;
-        Ok(Issued { chain: vec![leaf.der().clone()], issued: now.as_secs(), expires: expires.as_secs() })
+        Ok(Issued {
+            chain: vec![leaf.der().clone()],
+            issued: now.as_secs(),
+            expires: expires.as_secs(),
+        })
     }
 }
 
@@ -132,14 +170,23 @@ fn make_root(
     let now = clock.now();
     let mut wanted = CertificateParams::default();
     wanted.distinguished_name = DistinguishedName::new();
-    wanted.distinguished_name.push(DnType::OrganizationName, "Weft");
-    wanted.distinguished_name.push(DnType::CommonName, format!("root of {trust_domain}"));
+    wanted
+        .distinguished_name
+        .push(DnType::OrganizationName, "Weft");
+    wanted
+        .distinguished_name
+        .push(DnType::CommonName, format!("root of {trust_domain}"));
     // SPIFFE X509-SVID §4.1: a signing certificate carries its trust domain.
-    wanted.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").as_str().try_into()?)];
+    wanted.subject_alt_names = vec![SanType::URI(
+        format!("spiffe://{trust_domain}").as_str().try_into()?,
+    )];
     wanted.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     wanted.serial_number = Some(serial()?);
-    (wanted.not_before, wanted.not_after) = (date(now.saturating_sub(BACKDATING))?, date(now + ROOT_LIFETIME)?);
+    (wanted.not_before, wanted.not_after) = (
+        date(now.saturating_sub(BACKDATING))?,
+        date(now + ROOT_LIFETIME)?,
+    );
     let root = wanted.self_signed(&key)?;
     state.write(ROOT, &root.pem())?;
     Ok((root.der().clone(), key))
@@ -154,10 +201,14 @@ fn read_root(
     let key = read_key(state, ROOT_KEY, key)?;
     let root = CertificateDer::from_pem_slice(certificate.as_bytes())
         .map_err(|_| broken(state, ROOT, "the root certificate can't be read"))?;
-    let (_, parsed) =
-        parse_x509_certificate(&root).map_err(|_| broken(state, ROOT, "the root certificate can't be read"))?;
+    let (_, parsed) = parse_x509_certificate(&root)
+        .map_err(|_| broken(state, ROOT, "the root certificate can't be read"))?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
-        return Err(broken(state, ROOT_KEY, "the key is not the one of the root certificate"));
+        return Err(broken(
+            state,
+            ROOT_KEY,
+            "the key is not the one of the root certificate",
+        ));
     }
     let wanted = format!("spiffe://{trust_domain}");
     if identity::uris(&parsed) != [wanted.as_str()] {
@@ -179,7 +230,11 @@ pub(crate) fn read_key(state: &State, name: &str, text: &str) -> Result<KeyPair,
 }
 
 fn broken(state: &State, name: &str, message: &str) -> Error {
-    Error::State { path: state.path(name).display().to_string(), message: message.to_owned(), remedy: RESTORE }
+    Error::State {
+        path: state.path(name).display().to_string(),
+        message: message.to_owned(),
+        remedy: RESTORE,
+    }
 }
 
 /// SEC 1 §2.3.3; rustls reads no compressed points.

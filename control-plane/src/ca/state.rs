@@ -22,11 +22,21 @@ pub(crate) struct State {
 impl State {
     /// Makes the directory (0700) when it is missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::File { path: directory.display().to_string(), source };
+        let failed = |source| Error::File {
+            path: directory.display().to_string(),
+            source,
+        };
         if !directory.is_dir() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(failed)?;
         }
-        let mode = fs::metadata(directory).map_err(failed)?.permissions().mode();
+        let mode = fs::metadata(directory)
+            .map_err(failed)?
+            .permissions()
+            .mode();
         if mode & 0o022 != 0 {
             return Err(Error::State {
                 path: directory.display().to_string(),
@@ -42,7 +52,10 @@ impl State {
             .open(directory.join("lock"))
             .map_err(failed)?;
         lock.lock().map_err(failed)?;
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        Ok(Self {
+            directory: directory.to_owned(),
+            _lock: lock,
+        })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -55,14 +68,20 @@ impl State {
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::File { path: path.display().to_string(), source }),
+            Err(source) => Err(Error::File {
+                path: path.display().to_string(),
+                source,
+            }),
         }
     }
 
     /// Whole or not at all, also over a crash.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), Error> {
         let path = self.path(name);
-        let failed = |source| Error::File { path: path.display().to_string(), source };
+        let failed = |source| Error::File {
+            path: path.display().to_string(),
+            source,
+        };
         let fresh = self.path(&format!(".{name}.new"));
         let mut file = OpenOptions::new()
             .write(true)
@@ -71,8 +90,12 @@ impl State {
             .mode(0o600)
             .open(&fresh)
             .map_err(failed)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
         fs::rename(&fresh, &path).map_err(failed)?;
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed)
     }
 }

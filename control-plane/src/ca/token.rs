@@ -12,11 +12,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ca::{
-        Error,
-        issue::read_key,
-        state::State,
-    },
+    ca::{Error, issue::read_key, state::State},
     clock::Wall,
     identity::is_part,
     model::Name,
@@ -84,7 +80,12 @@ impl Key {
         Ok(Self(key))
     }
 
-    pub(crate) fn mint(&self, who: &Claimed, lifetime: Duration, clock: Wall) -> Result<String, Error> {
+    pub(crate) fn mint(
+        &self,
+        who: &Claimed,
+        lifetime: Duration,
+        clock: Wall,
+    ) -> Result<String, Error> {
         let now = clock.seconds();
         let claims = Claims {
             aud: vec![AUDIENCE.to_owned()],
@@ -92,11 +93,20 @@ impl Key {
             iat: now,
             nbf: now,
             iss: ISSUER.to_owned(),
-            sub: format!("system:serviceaccount:{}:{}", who.pod.namespace, who.service_account),
+            sub: format!(
+                "system:serviceaccount:{}:{}",
+                who.pod.namespace, who.service_account
+            ),
             bound: Bound {
                 namespace: who.pod.namespace.clone(),
-                pod: Reference { name: who.pod.name.clone(), uid: who.uid.clone() },
-                serviceaccount: Reference { name: who.service_account.clone(), uid: String::new() },
+                pod: Reference {
+                    name: who.pod.name.clone(),
+                    uid: who.uid.clone(),
+                },
+                serviceaccount: Reference {
+                    name: who.service_account.clone(),
+                    uid: String::new(),
+                },
             },
         };
         let key = EncodingKey::from_ec_der(self.0.serialized_der());
@@ -116,7 +126,9 @@ impl Key {
         // Dates are checked below, against the clock that tests can move.
         rules.validate_exp = false;
         let key = DecodingKey::from_ec_der(self.0.der_bytes());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &rules).map_err(|error| reason(&error))?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &rules)
+            .map_err(|error| reason(&error))?
+            .claims;
         let now = clock.seconds();
         if claims.exp <= now {
             return Err(Error::Token("expired"));
@@ -124,14 +136,28 @@ impl Key {
         if claims.nbf > now + LEEWAY {
             return Err(Error::Token("not valid yet"));
         }
-        let Bound { namespace, pod, serviceaccount } = claims.bound;
+        let Bound {
+            namespace,
+            pod,
+            serviceaccount,
+        } = claims.bound;
         if claims.sub != format!("system:serviceaccount:{namespace}:{}", serviceaccount.name) {
             return Err(Error::Token("its subject is not its service account"));
         }
-        if ![&namespace, &pod.name, &serviceaccount.name].into_iter().all(|part| is_part(part)) {
+        if ![&namespace, &pod.name, &serviceaccount.name]
+            .into_iter()
+            .all(|part| is_part(part))
+        {
             return Err(Error::Token("a name in it is none"));
         }
-        Ok(Claimed { pod: Name { namespace, name: pod.name }, uid: pod.uid, service_account: serviceaccount.name })
+        Ok(Claimed {
+            pod: Name {
+                namespace,
+                name: pod.name,
+            },
+            uid: pod.uid,
+            service_account: serviceaccount.name,
+        })
     }
 }
 
@@ -155,7 +181,11 @@ mod tests {
     }
 
     fn cart() -> Claimed {
-        Claimed { pod: Name::new("shop", "cart-0"), uid: "u1".into(), service_account: "cart".into() }
+        Claimed {
+            pod: Name::new("shop", "cart-0"),
+            uid: "u1".into(),
+            service_account: "cart".into(),
+        }
     }
 
     fn refusal(answer: Result<Claimed, Error>) -> String {
@@ -165,7 +195,9 @@ mod tests {
     #[test]
     fn a_minted_token_names_its_pod_and_account() {
         let key = key();
-        let token = key.mint(&cart(), Duration::from_secs(60), Wall::System).unwrap();
+        let token = key
+            .mint(&cart(), Duration::from_secs(60), Wall::System)
+            .unwrap();
         assert_eq!(key.verify(&token, Wall::System).unwrap(), cart());
     }
 
@@ -182,19 +214,35 @@ mod tests {
     #[tokio::test]
     async fn another_key_audience_or_algorithm_is_refused_by_name() {
         let (key, other) = (key(), key());
-        let token = other.mint(&cart(), Duration::from_secs(60), Wall::System).unwrap();
-        assert_eq!(refusal(key.verify(&token, Wall::System)), "token refused: its signature is wrong");
-        assert_eq!(refusal(key.verify("a.b.c", Wall::System)), "token refused: it can't be read");
+        let token = other
+            .mint(&cart(), Duration::from_secs(60), Wall::System)
+            .unwrap();
+        assert_eq!(
+            refusal(key.verify(&token, Wall::System)),
+            "token refused: its signature is wrong"
+        );
+        assert_eq!(
+            refusal(key.verify("a.b.c", Wall::System)),
+            "token refused: it can't be read"
+        );
         let secret = EncodingKey::from_secret(key.0.der_bytes());
         let claims = serde_json::json!({"aud": ["weft"], "exp": u64::MAX});
-        let confused = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
-        assert_eq!(refusal(key.verify(&confused, Wall::System)), "token refused: of another algorithm");
+        let confused =
+            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
+        assert_eq!(
+            refusal(key.verify(&confused, Wall::System)),
+            "token refused: of another algorithm"
+        );
         let kubernetes = EncodingKey::from_ec_der(key.0.serialized_der());
         let claims = serde_json::json!({"aud": ["kubernetes"], "exp": u64::MAX, "nbf": 0, "iss": ISSUER, "iat": 0,
             "sub": "system:serviceaccount:shop:cart",
             "kubernetes.io": {"namespace": "shop", "pod": {"name": "cart-0"}, "serviceaccount": {"name": "cart"}}});
-        let foreign = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &kubernetes).unwrap();
-        assert_eq!(refusal(key.verify(&foreign, Wall::System)), "token refused: for another audience");
+        let foreign =
+            jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &kubernetes).unwrap();
+        assert_eq!(
+            refusal(key.verify(&foreign, Wall::System)),
+            "token refused: for another audience"
+        );
     }
 
     #[test]
@@ -202,7 +250,12 @@ mod tests {
         let key = key();
         let mut who = cart();
         who.service_account = "a/../b".into();
-        let token = key.mint(&who, Duration::from_secs(60), Wall::System).unwrap();
-        assert_eq!(refusal(key.verify(&token, Wall::System)), "token refused: a name in it is none");
+        let token = key
+            .mint(&who, Duration::from_secs(60), Wall::System)
+            .unwrap();
+        assert_eq!(
+            refusal(key.verify(&token, Wall::System)),
+            "token refused: a name in it is none"
+        );
     }
 }

@@ -42,16 +42,30 @@ enum Output {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let socket = match &arguments.status_socket {
         Some(path) => path.clone(),
-        None => Mesh::at(&arguments.mesh.clone().unwrap_or_else(Mesh::default_directory)).status_socket(),
+        None => Mesh::at(
+            &arguments
+                .mesh
+                .clone()
+                .unwrap_or_else(Mesh::default_directory),
+        )
+        .status_socket(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let body = runtime.block_on(async { timeout(DEADLINE, ask(&socket)).await.context("no answer in time")? })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let body = runtime.block_on(async {
+        timeout(DEADLINE, ask(&socket))
+            .await
+            .context("no answer in time")?
+    })?;
     let report: Report = serde_json::from_slice(&body).context("the answer can't be read")?;
     let text = match arguments.output {
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
         Output::Table => table(&report),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("standard output")?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("standard output")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,14 +73,24 @@ async fn ask(socket: &std::path::Path) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket)
         .await
         .with_context(|| format!("{}: is the control plane running?", socket.display()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/status").header(http::header::HOST, "weft").body(Empty::<Bytes>::new())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get("/status")
+        .header(http::header::HOST, "weft")
+        .body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        let body = Limited::new(response.into_body(), LONGEST)
+            .collect()
+            .await
+            .map_err(anyhow::Error::from_boxed)?
+            .to_bytes();
         if status != StatusCode::OK {
-            bail!("the control plane answered {status}: {}", String::from_utf8_lossy(&body).trim());
+            bail!(
+                "the control plane answered {status}: {}",
+                String::from_utf8_lossy(&body).trim()
+            );
         }
         Ok(body)
     };
@@ -84,10 +108,23 @@ fn table(report: &Report) -> String {
 }
 
 fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
-    let synced = if report.synced { "" } else { " (the source has not been read yet)" };
-    writeln!(to, "mesh {}{synced}: {} proxies", report.trust_domain, report.proxies.len())?;
+    let synced = if report.synced {
+        ""
+    } else {
+        " (the source has not been read yet)"
+    };
+    writeln!(
+        to,
+        "mesh {}{synced}: {} proxies",
+        report.trust_domain,
+        report.proxies.len()
+    )?;
     if !report.proxies.is_empty() {
-        writeln!(to, "\n{:<32} {:>10} {:>9} {:>8} {:>16} VERSION", "PROXY", "CONNECTED", "SILENT", "CURRENT", "CERTIFICATE")?;
+        writeln!(
+            to,
+            "\n{:<32} {:>10} {:>9} {:>8} {:>16} VERSION",
+            "PROXY", "CONNECTED", "SILENT", "CURRENT", "CERTIFICATE"
+        )?;
     }
     for proxy in &report.proxies {
         write_proxy(report, proxy, to)?;
@@ -96,21 +133,46 @@ fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
         writeln!(to, "\nPROBLEMS")?;
     }
     for problem in &report.problems {
-        let document = if problem.document == 0 { String::new() } else { format!(" document {}", problem.document) };
-        let place = [&format!("{}{document}", problem.file), &problem.object, &problem.field];
-        let place: Vec<&str> = place.into_iter().map(String::as_str).filter(|it| !it.is_empty()).collect();
-        writeln!(to, "  {}: {}\n      {}", place.join(", "), problem.message, problem.remedy)?;
+        let document = if problem.document == 0 {
+            String::new()
+        } else {
+            format!(" document {}", problem.document)
+        };
+        let place = [
+            &format!("{}{document}", problem.file),
+            &problem.object,
+            &problem.field,
+        ];
+        let place: Vec<&str> = place
+            .into_iter()
+            .map(String::as_str)
+            .filter(|it| !it.is_empty())
+            .collect();
+        writeln!(
+            to,
+            "  {}: {}\n      {}",
+            place.join(", "),
+            problem.message,
+            problem.remedy
+        )?;
     }
     Ok(())
 }
 
 fn write_proxy(report: &Report, proxy: &Proxy, to: &mut String) -> std::fmt::Result {
-    let current = proxy.resources.iter().filter(|it| it.held == it.newest).count();
+    let current = proxy
+        .resources
+        .iter()
+        .filter(|it| it.held == it.newest)
+        .count();
     let certificate = report.certificates.iter().find(|it| it.pod == proxy.pod);
-    let certificate = certificate.map_or_else(|| "-".to_owned(), |it| match it.expires_seconds {
-        left if left > 0 => format!("ends in {}", span(left as f64)),
-        _ => "expired".to_owned(),
-    });
+    let certificate = certificate.map_or_else(
+        || "-".to_owned(),
+        |it| match it.expires_seconds {
+            left if left > 0 => format!("ends in {}", span(left as f64)),
+            _ => "expired".to_owned(),
+        },
+    );
     writeln!(
         to,
         "{:<32} {:>10} {:>9} {:>8} {:>16} {}",
@@ -122,11 +184,25 @@ fn write_proxy(report: &Report, proxy: &Proxy, to: &mut String) -> std::fmt::Res
         proxy.version
     )?;
     for stale in proxy.resources.iter().filter(|it| it.held != it.newest) {
-        let held = if stale.held.is_empty() { "nothing" } else { &stale.held };
-        writeln!(to, "    behind on {}: holds {held}, newest {}", stale.name, stale.newest)?;
+        let held = if stale.held.is_empty() {
+            "nothing"
+        } else {
+            &stale.held
+        };
+        writeln!(
+            to,
+            "    behind on {}: holds {held}, newest {}",
+            stale.name, stale.newest
+        )?;
     }
     for reject in &proxy.rejects {
-        writeln!(to, "    rejected {} {} ago: {}", reject.name, span(reject.seconds_ago), reject.reason)?;
+        writeln!(
+            to,
+            "    rejected {} {} ago: {}",
+            reject.name,
+            span(reject.seconds_ago),
+            reject.reason
+        )?;
     }
     for denied in &proxy.denied {
         writeln!(to, "    received as deny: {denied}")?;
@@ -150,10 +226,27 @@ mod tests {
 
     #[test]
     fn the_table_names_what_is_behind_rejected_and_broken() {
-        let stale = Resource { name: "service shop/cart".into(), held: "01".into(), newest: "02".into() };
-        let reject = Reject { name: "service shop/cart".into(), reason: "a bad route".into(), ..Reject::default() };
-        let proxy = Proxy { pod: "shop/cart-0".into(), resources: vec![stale], rejects: vec![reject], ..Proxy::default() };
-        let certificate = Certificate { pod: "shop/cart-0".into(), expires_seconds: 7200, ..Certificate::default() };
+        let stale = Resource {
+            name: "service shop/cart".into(),
+            held: "01".into(),
+            newest: "02".into(),
+        };
+        let reject = Reject {
+            name: "service shop/cart".into(),
+            reason: "a bad route".into(),
+            ..Reject::default()
+        };
+        let proxy = Proxy {
+            pod: "shop/cart-0".into(),
+            resources: vec![stale],
+            rejects: vec![reject],
+            ..Proxy::default()
+        };
+        let certificate = Certificate {
+            pod: "shop/cart-0".into(),
+            expires_seconds: 7200,
+            ..Certificate::default()
+        };
         let problem = Problem {
             file: "shop.yaml".into(),
             document: 2,

@@ -35,14 +35,21 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Some((namespace, name)) = arguments.pod.split_once('/').filter(|(a, b)| is_part(a) && is_part(b)) else {
+    let Some((namespace, name)) = arguments
+        .pod
+        .split_once('/')
+        .filter(|(a, b)| is_part(a) && is_part(b))
+    else {
         bail!("--pod: NAMESPACE/NAME, as in shop/cart-0");
     };
     if !is_part(&arguments.service_account) {
         bail!("--service-account: not a name");
     }
     if !arguments.state_dir.is_dir() {
-        bail!("--state-dir: no directory {}", arguments.state_dir.display());
+        bail!(
+            "--state-dir: no directory {}",
+            arguments.state_dir.display()
+        );
     }
     let who = Claimed {
         pod: Name::new(namespace, name),

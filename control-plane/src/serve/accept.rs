@@ -77,7 +77,12 @@ impl Listener {
             Self::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?)),
             Self::Unix(listener) => {
                 let address = listener.local_addr()?;
-                Ok(Address::Unix(address.as_pathname().unwrap_or_else(|| Path::new("")).to_owned()))
+                Ok(Address::Unix(
+                    address
+                        .as_pathname()
+                        .unwrap_or_else(|| Path::new(""))
+                        .to_owned(),
+                ))
             }
         }
     }
@@ -121,7 +126,9 @@ impl Acceptor {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         let mut tasks = Tasks::new();
         loop {
-            let Ok(handshake) = handshakes.clone().acquire_owned().await else { return };
+            let Ok(handshake) = handshakes.clone().acquire_owned().await else {
+                return;
+            };
             let socket = tokio::select! {
                 () = ready.closed() => return,
                 accepted = self.listener.accept() => accepted,
@@ -224,7 +231,10 @@ impl Closer {
     fn check(&self, cx: &Context<'_>) -> io::Result<()> {
         self.0.1.register(cx.waker());
         if self.0.0.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "closed by its session"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "closed by its session",
+            ));
         }
         Ok(())
     }
@@ -240,10 +250,23 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TlsStream<Socket>, verified: Option<Verified>, slot: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+    fn new(
+        stream: TlsStream<Socket>,
+        verified: Option<Verified>,
+        slot: OwnedSemaphorePermit,
+        metrics: Metrics,
+    ) -> Self {
         metrics.connections.inc();
-        let peer = Peer { verified: verified.map(Arc::new), closer: Closer::default() };
-        Self { stream, peer, metrics, _slot: slot }
+        let peer = Peer {
+            verified: verified.map(Arc::new),
+            closer: Closer::default(),
+        };
+        Self {
+            stream,
+            peer,
+            metrics,
+            _slot: slot,
+        }
     }
 }
 
@@ -262,14 +285,22 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.peer.closer.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.peer.closer.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -293,7 +324,11 @@ enum Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
@@ -302,7 +337,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),

@@ -107,10 +107,19 @@ impl Stream for Responses {
     }
 }
 
-async fn watch(context: Context, request: Request<Streaming<WatchRequest>>) -> Result<Responses, Status> {
-    let peer = request.extensions().get::<Peer>().cloned().ok_or_else(|| Status::internal("no peer"))?;
-    let verified =
-        peer.verified.clone().ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
+async fn watch(
+    context: Context,
+    request: Request<Streaming<WatchRequest>>,
+) -> Result<Responses, Status> {
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .cloned()
+        .ok_or_else(|| Status::internal("no peer"))?;
+    let verified = peer
+        .verified
+        .clone()
+        .ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
     let mut requests = request.into_inner();
     let first = tokio::time::timeout(HELLO_DEADLINE, requests.message())
         .await
@@ -125,12 +134,26 @@ async fn watch(context: Context, request: Request<Streaming<WatchRequest>>) -> R
         .ask(move |state| {
             let service_account = account_of(&identity, &state.trust_domain, &hello.namespace)?;
             let pod = Name::new(&hello.namespace, &hello.pod);
-            state.recognize(&pod, &hello.pod_uid, &service_account).map_err(|error| refusal(&error))?;
+            state
+                .recognize(&pod, &hello.pod_uid, &service_account)
+                .map_err(|error| refusal(&error))?;
             let held = held(&hello);
-            let Hello { pod_uid: uid, proxy_version: version, mut features, .. } = hello;
+            let Hello {
+                pod_uid: uid,
+                proxy_version: version,
+                mut features,
+                ..
+            } = hello;
             features.truncate(MOST_FEATURES);
             features.retain(|it| it.len() <= LONGEST_FEATURE);
-            let caller = Caller { pod, uid, service_account, identity, version, features };
+            let caller = Caller {
+                pod,
+                uid,
+                service_account,
+                identity,
+                version,
+                features,
+            };
             tracing::info!(pod = %caller.pod, version = %caller.version, "a proxy watches");
             Ok::<_, Status>(state.join(caller, &joined, held))
         })
@@ -139,7 +162,10 @@ async fn watch(context: Context, request: Request<Streaming<WatchRequest>>) -> R
     let session = Session::new(context, id, wake, peer, verified);
     let (outgoing, incoming) = mpsc::channel(1);
     let session = runtime::spawn(session.run(requests, outgoing));
-    Ok(Responses { incoming, _session: session })
+    Ok(Responses {
+        incoming,
+        _session: session,
+    })
 }
 
 const MOST_FEATURES: usize = 64;
@@ -150,7 +176,9 @@ fn account_of(identity: &str, trust_domain: &str, namespace: &str) -> Result<Str
     identity
         .strip_prefix(&format!("spiffe://{trust_domain}/ns/{namespace}/sa/"))
         .map(str::to_owned)
-        .ok_or_else(|| Status::permission_denied("the certificate is of another namespace than the pod"))
+        .ok_or_else(|| {
+            Status::permission_denied("the certificate is of another namespace than the pod")
+        })
 }
 
 pub(crate) fn refusal(error: &Stranger) -> Status {
@@ -162,7 +190,10 @@ pub(crate) fn refusal(error: &Stranger) -> Status {
 }
 
 fn held(hello: &Hello) -> HashMap<ResourceName, u64> {
-    let named = hello.held.iter().filter_map(|it| Some((ResourceName::parse(it.name.as_ref()?).ok()?, it.version)));
+    let named = hello
+        .held
+        .iter()
+        .filter_map(|it| Some((ResourceName::parse(it.name.as_ref()?).ok()?, it.version)));
     named.collect()
 }
 

@@ -126,7 +126,12 @@ pub(crate) struct Batch {
 }
 
 impl State {
-    pub(crate) fn new(index: Index, trust_domain: &str, roots: Arc<[CertificateDer<'static>]>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        index: Index,
+        trust_domain: &str,
+        roots: Arc<[CertificateDer<'static>]>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             trust_domain: trust_domain.to_owned(),
             index,
@@ -147,11 +152,15 @@ impl State {
 #[cfg(test)]
 impl State {
     pub(crate) fn pending(&self) -> usize {
-        self.streams.values().map(|it| it.pending.len() + it.removed.len()).sum()
+        self.streams
+            .values()
+            .map(|it| it.pending.len() + it.removed.len())
+            .sum()
     }
 
     pub(crate) fn newest(&self, name: &ResourceName) -> Version {
         let view = self.streams.values().next().map(|it| it.view.clone());
-        view.and_then(|view| self.shelf.find(name, &view)).map_or(0, |it| it.version)
+        view.and_then(|view| self.shelf.find(name, &view))
+            .map_or(0, |it| it.version)
     }
 }

@@ -37,7 +37,10 @@ pub(crate) struct Bearer {
 pub(crate) trait Tokens: Send + Sync {
     /// # Errors
     /// Why not, for the caller and the log.
-    fn verify<'a>(&'a self, token: &'a str) -> Pin<Box<dyn Future<Output = Result<Bearer, String>> + Send + 'a>>;
+    fn verify<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Bearer, String>> + Send + 'a>>;
 }
 
 /// A signed leaf.
@@ -67,13 +70,20 @@ pub(crate) struct Identity {
 
 #[async_trait]
 impl identity_server::Identity for Identity {
-    async fn certify(&self, request: Request<CertifyRequest>) -> Result<Response<CertifyResponse>, Status> {
+    async fn certify(
+        &self,
+        request: Request<CertifyRequest>,
+    ) -> Result<Response<CertifyResponse>, Status> {
         let request = request.into_inner();
         match self.answer(&request).await {
             Ok(answer) => Ok(Response::new(answer)),
             Err((reason, status)) => {
                 self.metrics.refuse_certificate(reason);
-                tracing::warn!(reason = reason.as_str(), detail = status.message(), "a certificate was refused");
+                tracing::warn!(
+                    reason = reason.as_str(),
+                    detail = status.message(),
+                    "a certificate was refused"
+                );
                 Err(status)
             }
         }
@@ -82,22 +92,48 @@ impl identity_server::Identity for Identity {
 
 impl Identity {
     async fn answer(&self, request: &CertifyRequest) -> Result<CertifyResponse, (Reason, Status)> {
-        let stopping = |_| (Reason::NotReady, Status::unavailable("the control plane is stopping"));
+        let stopping = |_| {
+            (
+                Reason::NotReady,
+                Status::unavailable("the control plane is stopping"),
+            )
+        };
         let bearer = self.tokens.verify(&request.token).await;
         let bearer = bearer.map_err(|error| (Reason::Token, Status::unauthenticated(error)))?;
-        let Bearer { pod, uid, service_account } = bearer;
+        let Bearer {
+            pod,
+            uid,
+            service_account,
+        } = bearer;
         let named = pod.clone();
-        let known = self.hub.ask(move |state| state.recognize(&named, &uid, &service_account)).await;
-        let identity = known.map_err(stopping)?.map_err(|error| (reason_of(&error), refusal(&error)))?;
-        let leaf = self.signer.sign(&request.certificate_signing_request, &identity);
+        let known = self
+            .hub
+            .ask(move |state| state.recognize(&named, &uid, &service_account))
+            .await;
+        let identity = known
+            .map_err(stopping)?
+            .map_err(|error| (reason_of(&error), refusal(&error)))?;
+        let leaf = self
+            .signer
+            .sign(&request.certificate_signing_request, &identity);
         let leaf = leaf.map_err(|error| (Reason::Request, Status::invalid_argument(error)))?;
         tracing::info!(%pod, identity, "a certificate was issued");
-        let certified = Certified { identity, issued: leaf.issued, expires: leaf.expires };
-        self.hub.ask(move |state| state.certified(pod, certified)).await.map_err(stopping)?;
+        let certified = Certified {
+            identity,
+            issued: leaf.issued,
+            expires: leaf.expires,
+        };
+        self.hub
+            .ask(move |state| state.certified(pod, certified))
+            .await
+            .map_err(stopping)?;
         self.metrics.certificates.inc();
         let bytes = |der: &CertificateDer<'_>| Bytes::copy_from_slice(der);
         let roots = self.roots.borrow().iter().map(bytes).collect();
-        Ok(CertifyResponse { chain: leaf.chain.iter().map(bytes).collect(), roots })
+        Ok(CertifyResponse {
+            chain: leaf.chain.iter().map(bytes).collect(),
+            roots,
+        })
     }
 }
 

@@ -91,7 +91,9 @@ impl EncodeLabelValue for Reason {
 }
 
 /// From a push within a process to a proxy that was asleep; seconds.
-const PROPAGATION: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const PROPAGATION: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
 
 impl Metrics {
     pub(crate) fn new() -> Self {
@@ -115,19 +117,55 @@ impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let control = registry.sub_registry_with_prefix("weft_control_plane");
         control.register("connections", "Open connections", self.connections.clone());
-        control.register("connections_refused", "Connections that came to nothing", self.refused.clone());
+        control.register(
+            "connections_refused",
+            "Connections that came to nothing",
+            self.refused.clone(),
+        );
         control.register("streams", "Proxies that watch", self.streams.clone());
-        control.register("streams_refused", "Streams whose caller was not who it had to be", self.streams_refused.clone());
-        control.register("resources", "Resources that some proxy subscribes to", self.resources.clone());
-        control.register("pushes", "Responses sent, heartbeats included", self.pushes.clone());
-        control.register("pushed_bytes", "Bytes of responses sent", self.pushed_bytes.clone());
-        control.register("rejects", "Resources that a proxy rejected", self.rejects.clone());
+        control.register(
+            "streams_refused",
+            "Streams whose caller was not who it had to be",
+            self.streams_refused.clone(),
+        );
+        control.register(
+            "resources",
+            "Resources that some proxy subscribes to",
+            self.resources.clone(),
+        );
+        control.register(
+            "pushes",
+            "Responses sent, heartbeats included",
+            self.pushes.clone(),
+        );
+        control.register(
+            "pushed_bytes",
+            "Bytes of responses sent",
+            self.pushed_bytes.clone(),
+        );
+        control.register(
+            "rejects",
+            "Resources that a proxy rejected",
+            self.rejects.clone(),
+        );
         control.register("streams_ended", "Ends of streams", self.ended.clone());
-        control.register("certificates", "Certificates issued", self.certificates.clone());
-        control.register("certificates_refused", "Certificates refused", self.certificates_refused.clone());
+        control.register(
+            "certificates",
+            "Certificates issued",
+            self.certificates.clone(),
+        );
+        control.register(
+            "certificates_refused",
+            "Certificates refused",
+            self.certificates_refused.clone(),
+        );
         let help = "From a change until a proxy has applied it";
         control.register("propagation_seconds", help, self.propagation.clone());
-        control.register("problems", "Objects and files that can't hold as they are", self.problems.clone());
+        control.register(
+            "problems",
+            "Objects and files that can't hold as they are",
+            self.problems.clone(),
+        );
     }
 
     pub(crate) fn refuse(&self, reason: Reason) {
@@ -139,6 +177,8 @@ impl Metrics {
     }
 
     pub(crate) fn refuse_certificate(&self, reason: Reason) {
-        self.certificates_refused.get_or_create(&CertificateRefused { reason }).inc();
+        self.certificates_refused
+            .get_or_create(&CertificateRefused { reason })
+            .inc();
     }
 }

@@ -11,8 +11,8 @@ use weft_proto::v1;
 use crate::{
     identity::spiffe,
     model::{
-        AccessRule, Endpoint, HttpRoute, LoadBalancing, Meaning, PathMatch, Protocol, ResolvedAccess, ResolvedPort,
-        ResolvedService, ResolvedWorkload, Rule,
+        AccessRule, Endpoint, HttpRoute, LoadBalancing, Meaning, PathMatch, Protocol,
+        ResolvedAccess, ResolvedPort, ResolvedService, ResolvedWorkload, Rule,
     },
 };
 
@@ -48,8 +48,16 @@ pub(crate) struct View {
     pub(crate) namespace: Arc<str>,
 }
 
-pub(crate) fn service(from: &ResolvedService, view: &View, denied: &mut Vec<String>) -> v1::Service {
-    let ports = from.ports.iter().map(|port| service_port(from, port, view, denied)).collect();
+pub(crate) fn service(
+    from: &ResolvedService,
+    view: &View,
+    denied: &mut Vec<String>,
+) -> v1::Service {
+    let ports = from
+        .ports
+        .iter()
+        .map(|port| service_port(from, port, view, denied))
+        .collect();
     v1::Service {
         namespace: from.name.namespace.clone(),
         name: from.name.name.clone(),
@@ -58,15 +66,26 @@ pub(crate) fn service(from: &ResolvedService, view: &View, denied: &mut Vec<Stri
     }
 }
 
-fn service_port(service: &ResolvedService, port: &ResolvedPort, view: &View, denied: &mut Vec<String>) -> v1::ServicePort {
-    let routes = port.routes_for(&service.name, &view.namespace).into_iter().map(|it| {
-        if view.features.has(Features::HTTP_ROUTE) {
-            return route(it);
-        }
-        denied.push(format!("HTTPRoute {}: needs http-route/v1", it.name));
-        // Without rules it matches nothing, so that all is refused.
-        v1::Route { rules: Vec::new(), ..route(it) }
-    });
+fn service_port(
+    service: &ResolvedService,
+    port: &ResolvedPort,
+    view: &View,
+    denied: &mut Vec<String>,
+) -> v1::ServicePort {
+    let routes = port
+        .routes_for(&service.name, &view.namespace)
+        .into_iter()
+        .map(|it| {
+            if view.features.has(Features::HTTP_ROUTE) {
+                return route(it);
+            }
+            denied.push(format!("HTTPRoute {}: needs http-route/v1", it.name));
+            // Without rules it matches nothing, so that all is refused.
+            v1::Route {
+                rules: Vec::new(),
+                ..route(it)
+            }
+        });
     v1::ServicePort {
         port: port.port.into(),
         name: port.name.clone(),
@@ -95,7 +114,10 @@ fn rule(from: &Rule) -> v1::Rule {
         headers: it
             .headers
             .iter()
-            .map(|(name, value)| v1::HeaderMatch { name: name.clone(), value: value.clone() })
+            .map(|(name, value)| v1::HeaderMatch {
+                name: name.clone(),
+                value: value.clone(),
+            })
             .collect(),
     });
     let backends = from.backends.iter().map(|it| v1::WeightedBackend {
@@ -139,8 +161,18 @@ fn backend_policy(service: &ResolvedService) -> v1::BackendPolicy {
         }),
         retries: Some(v1::Retries {
             attempts: from.attempts,
-            status_codes: from.retry_status_codes.iter().copied().map(u32::from).collect(),
-            grpc_statuses: from.retry_grpc_statuses.iter().copied().map(u32::from).collect(),
+            status_codes: from
+                .retry_status_codes
+                .iter()
+                .copied()
+                .map(u32::from)
+                .collect(),
+            grpc_statuses: from
+                .retry_grpc_statuses
+                .iter()
+                .copied()
+                .map(u32::from)
+                .collect(),
             non_idempotent: from.retry_non_idempotent,
             per_try_timeout_milliseconds: from.per_try_timeout,
             base_backoff_milliseconds: from.base_backoff,
@@ -165,12 +197,25 @@ pub(crate) fn endpoint(from: &Endpoint, trust_domain: &str) -> v1::Endpoint {
         port: from.address.port().into(),
         namespace: from.pod.namespace.clone(),
         pod: from.pod.name.clone(),
-        identity: from.identity.as_ref().map(|account| spiffe(trust_domain, account)).unwrap_or_default(),
-        mesh_protocols: if mesh { vec!["weft1-h2".to_owned(), "weft1-tcp".to_owned()] } else { Vec::new() },
+        identity: from
+            .identity
+            .as_ref()
+            .map(|account| spiffe(trust_domain, account))
+            .unwrap_or_default(),
+        mesh_protocols: if mesh {
+            vec!["weft1-h2".to_owned(), "weft1-tcp".to_owned()]
+        } else {
+            Vec::new()
+        },
         protocol: protocol(from.protocol).into(),
         zone: from.zone.clone(),
         weight: from.weight.clamp(1, 65_535),
-        state: if from.draining { v1::EndpointState::Draining } else { v1::EndpointState::Ready }.into(),
+        state: if from.draining {
+            v1::EndpointState::Draining
+        } else {
+            v1::EndpointState::Ready
+        }
+        .into(),
     }
 }
 
@@ -186,15 +231,24 @@ pub(crate) fn meaning(from: &Meaning, trust_domain: &str) -> v1::Address {
         Meaning::Unmeshed => To::Unmeshed(v1::Unmeshed {}),
         Meaning::Unknown => To::Unknown(v1::Unknown {}),
     };
-    v1::Address { meaning: Some(meaning) }
+    v1::Address {
+        meaning: Some(meaning),
+    }
 }
 
-pub(crate) fn workload(from: &ResolvedWorkload, features: Features, denied: &mut Vec<String>) -> v1::Workload {
-    let ports = from.ports.iter().map(|(port, (of, rules))| v1::WorkloadPort {
-        port: (*port).into(),
-        protocol: protocol(*of).into(),
-        access: Some(access(rules, features, denied)),
-    });
+pub(crate) fn workload(
+    from: &ResolvedWorkload,
+    features: Features,
+    denied: &mut Vec<String>,
+) -> v1::Workload {
+    let ports = from
+        .ports
+        .iter()
+        .map(|(port, (of, rules))| v1::WorkloadPort {
+            port: (*port).into(),
+            protocol: protocol(*of).into(),
+            access: Some(access(rules, features, denied)),
+        });
     v1::Workload {
         namespace: from.pod.name.namespace.clone(),
         pod: from.pod.name.name.clone(),
@@ -208,11 +262,23 @@ pub(crate) fn workload(from: &ResolvedWorkload, features: Features, denied: &mut
 }
 
 fn access(from: &ResolvedAccess, features: Features, denied: &mut Vec<String>) -> v1::Access {
-    let mtls = if from.strict { v1::Mtls::Strict } else { v1::Mtls::Permissive };
+    let mtls = if from.strict {
+        v1::Mtls::Strict
+    } else {
+        v1::Mtls::Permissive
+    };
     let rules = from.deny.iter().chain(&from.allow);
-    if !features.has(Features::ACCESS_POLICY) && (from.default_deny || rules.clone().next().is_some()) {
-        denied.extend(rules.map(|(policy, _)| format!("AccessPolicy {policy}: needs access-policy/v1")));
-        return v1::Access { mtls: v1::Mtls::Strict.into(), default_deny: true, ..v1::Access::default() };
+    if !features.has(Features::ACCESS_POLICY)
+        && (from.default_deny || rules.clone().next().is_some())
+    {
+        denied.extend(
+            rules.map(|(policy, _)| format!("AccessPolicy {policy}: needs access-policy/v1")),
+        );
+        return v1::Access {
+            mtls: v1::Mtls::Strict.into(),
+            default_deny: true,
+            ..v1::Access::default()
+        };
     }
     v1::Access {
         mtls: mtls.into(),
@@ -254,44 +320,93 @@ mod tests {
             rules: vec![Rule::default()],
             ..HttpRoute::default()
         };
-        let port = ResolvedPort { port: 80, name: String::new(), protocol: Protocol::Detect, routes: vec![route] };
-        ResolvedService { name, ports: vec![port], policy: BackendPolicy::default() }
+        let port = ResolvedPort {
+            port: 80,
+            name: String::new(),
+            protocol: Protocol::Detect,
+            routes: vec![route],
+        };
+        ResolvedService {
+            name,
+            ports: vec![port],
+            policy: BackendPolicy::default(),
+        }
     }
 
     fn view(features: &[&str], namespace: &str) -> View {
         let features: Vec<String> = features.iter().map(|&it| it.to_owned()).collect();
-        View { features: Features::parse(&features), namespace: namespace.into() }
+        View {
+            features: Features::parse(&features),
+            namespace: namespace.into(),
+        }
     }
 
     #[test]
     fn a_route_that_a_proxy_cannot_express_refuses_everything_and_is_told() {
         let mut denied = Vec::new();
         let old = service(&cart("shop"), &view(&[], "shop"), &mut denied);
-        assert_eq!((old.ports[0].routes.len(), old.ports[0].routes[0].rules.len()), (1, 0));
+        assert_eq!(
+            (
+                old.ports[0].routes.len(),
+                old.ports[0].routes[0].rules.len()
+            ),
+            (1, 0)
+        );
         assert_eq!(denied, ["HTTPRoute shop/split: needs http-route/v1"]);
-        let new = service(&cart("shop"), &view(&["http-route/v1", "future/v9"], "shop"), &mut Vec::new());
+        let new = service(
+            &cart("shop"),
+            &view(&["http-route/v1", "future/v9"], "shop"),
+            &mut Vec::new(),
+        );
         assert_eq!(new.ports[0].routes[0].rules.len(), 1);
     }
 
     #[test]
     fn a_consumers_route_holds_for_its_own_namespace_alone() {
         let features = ["http-route/v1"];
-        let own = service(&cart("billing"), &view(&features, "billing"), &mut Vec::new());
+        let own = service(
+            &cart("billing"),
+            &view(&features, "billing"),
+            &mut Vec::new(),
+        );
         let other = service(&cart("billing"), &view(&features, "web"), &mut Vec::new());
-        assert_eq!((own.ports[0].routes.len(), other.ports[0].routes.len()), (1, 0));
+        assert_eq!(
+            (own.ports[0].routes.len(), other.ports[0].routes.len()),
+            (1, 0)
+        );
     }
 
     #[test]
     fn access_rules_that_a_proxy_cannot_express_deny_all() {
         let allow = vec![("shop/readers#0".to_owned(), AccessRule::default())];
-        let pod = Pod { name: Name::new("shop", "cart-0"), ..Pod::default() };
-        let default_access = ResolvedAccess { allow, ..ResolvedAccess::default() };
-        let from = ResolvedWorkload { pod, meshed: true, ports: Default::default(), default_access };
+        let pod = Pod {
+            name: Name::new("shop", "cart-0"),
+            ..Pod::default()
+        };
+        let default_access = ResolvedAccess {
+            allow,
+            ..ResolvedAccess::default()
+        };
+        let from = ResolvedWorkload {
+            pod,
+            meshed: true,
+            ports: Default::default(),
+            default_access,
+        };
         let mut denied = Vec::new();
-        let access = workload(&from, Features::default(), &mut denied).default_access.unwrap();
-        assert!(access.default_deny && access.allow.is_empty() && access.mtls() == v1::Mtls::Strict);
-        assert_eq!(denied, ["AccessPolicy shop/readers#0: needs access-policy/v1"]);
-        let access = workload(&from, Features::ACCESS_POLICY, &mut denied).default_access.unwrap();
+        let access = workload(&from, Features::default(), &mut denied)
+            .default_access
+            .unwrap();
+        assert!(
+            access.default_deny && access.allow.is_empty() && access.mtls() == v1::Mtls::Strict
+        );
+        assert_eq!(
+            denied,
+            ["AccessPolicy shop/readers#0: needs access-policy/v1"]
+        );
+        let access = workload(&from, Features::ACCESS_POLICY, &mut denied)
+            .default_access
+            .unwrap();
         assert_eq!(access.allow.len(), 1);
     }
 }

@@ -47,12 +47,18 @@ impl ResourceName {
             v1::Kind::Service => Ok(Self::Service(qualified(text)?)),
             v1::Kind::Address => {
                 let address: SocketAddr = text.parse().map_err(|_| NotAName)?;
-                Ok(Self::Address(SocketAddr::new(address.ip().to_canonical(), address.port())))
+                Ok(Self::Address(SocketAddr::new(
+                    address.ip().to_canonical(),
+                    address.port(),
+                )))
             }
             v1::Kind::Endpoints => {
                 let (service, port) = text.rsplit_once(':').ok_or(NotAName)?;
                 let port = port.parse().map_err(|_| NotAName)?;
-                Ok(Self::Endpoints(BackendName { service: qualified(service)?, port }))
+                Ok(Self::Endpoints(BackendName {
+                    service: qualified(service)?,
+                    port,
+                }))
             }
             v1::Kind::Unspecified => Err(NotAName),
         }
@@ -67,7 +73,10 @@ impl ResourceName {
             Self::Service(name) => (v1::Kind::Service, name.to_string()),
             Self::Address(address) => (v1::Kind::Address, address.to_string()),
         };
-        v1::Name { kind: kind.into(), name }
+        v1::Name {
+            kind: kind.into(),
+            name,
+        }
     }
 
     pub(crate) const fn kind(&self) -> &'static str {
@@ -85,13 +94,19 @@ impl ResourceName {
 impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.to_proto().name;
-        if name.is_empty() { f.write_str(self.kind()) } else { write!(f, "{} {name}", self.kind()) }
+        if name.is_empty() {
+            f.write_str(self.kind())
+        } else {
+            write!(f, "{} {name}", self.kind())
+        }
     }
 }
 
 fn qualified(text: &str) -> Result<Name, NotAName> {
     match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
             Ok(Name::new(namespace, name))
         }
         _ => Err(NotAName),
@@ -121,7 +136,11 @@ pub(crate) fn mix(mut state: u64) -> u64 {
 
 /// One resource as field 2 of a `WatchResponse`, and the version of its content.
 pub(crate) fn encode(name: &ResourceName, body: v1::resource::Body) -> (Version, Bytes) {
-    let mut resource = v1::Resource { name: Some(name.to_proto()), version: 0, body: Some(body) };
+    let mut resource = v1::Resource {
+        name: Some(name.to_proto()),
+        version: 0,
+        body: Some(body),
+    };
     resource.version = hash(&resource.encode_to_vec()).max(1);
     let version = resource.version;
     (version, field(2, &resource.encode_to_vec()))
@@ -135,15 +154,24 @@ pub(crate) fn encode_endpoints<'a>(
     endpoints: impl Iterator<Item = &'a Bytes>,
     removed: &[&str],
 ) -> Bytes {
-    let mut body = v1::Endpoints { whole: base.is_none(), base: base.unwrap_or(0), ..v1::Endpoints::default() }
-        .encode_to_vec();
+    let mut body = v1::Endpoints {
+        whole: base.is_none(),
+        base: base.unwrap_or(0),
+        ..v1::Endpoints::default()
+    }
+    .encode_to_vec();
     for endpoint in endpoints {
         body.extend_from_slice(endpoint);
     }
     for uid in removed {
         body.extend_from_slice(&field(4, uid.as_bytes()));
     }
-    let mut resource = v1::Resource { name: Some(name.to_proto()), version, body: None }.encode_to_vec();
+    let mut resource = v1::Resource {
+        name: Some(name.to_proto()),
+        version,
+        body: None,
+    }
+    .encode_to_vec();
     resource.extend_from_slice(&field(8, &body));
     field(2, &resource)
 }
@@ -175,7 +203,10 @@ mod tests {
     use super::*;
 
     fn backend() -> ResourceName {
-        ResourceName::Endpoints(BackendName { service: Name::new("shop", "cart"), port: 80 })
+        ResourceName::Endpoints(BackendName {
+            service: Name::new("shop", "cart"),
+            port: 80,
+        })
     }
 
     #[test]
@@ -204,26 +235,50 @@ mod tests {
             (v1::Kind::Endpoints, "shop/cart:99999"),
             (v1::Kind::Address, "cart:80"),
         ] {
-            let name = v1::Name { kind: kind.into(), name: name.to_owned() };
+            let name = v1::Name {
+                kind: kind.into(),
+                name: name.to_owned(),
+            };
             assert_eq!(ResourceName::parse(&name), Err(NotAName), "{name:?}");
         }
     }
 
     #[test]
     fn pieces_put_together_decode_as_the_message_they_stand_for() {
-        let (_, cart) = encode_endpoint(&v1::Endpoint { uid: "cart-0".into(), ..Default::default() });
-        let mut bytes = encode_endpoints(&backend(), 7, Some(3), [&cart].into_iter(), &["gone"]).to_vec();
-        let (version, mesh) =
-            encode(&ResourceName::Mesh, v1::resource::Body::Mesh(v1::Mesh { trust_domain: "d".into(), ranges: vec![] }));
+        let (_, cart) = encode_endpoint(&v1::Endpoint {
+            uid: "cart-0".into(),
+            ..Default::default()
+        });
+        let mut bytes =
+            encode_endpoints(&backend(), 7, Some(3), [&cart].into_iter(), &["gone"]).to_vec();
+        let (version, mesh) = encode(
+            &ResourceName::Mesh,
+            v1::resource::Body::Mesh(v1::Mesh {
+                trust_domain: "d".into(),
+                ranges: vec![],
+            }),
+        );
         bytes.extend_from_slice(&mesh);
         bytes.extend_from_slice(&encode_removed(&ResourceName::TrustBundle));
-        bytes.extend_from_slice(&encode_heartbeat(&v1::Heartbeat { newest: vec![], interval_milliseconds: 5 }));
+        bytes.extend_from_slice(&encode_heartbeat(&v1::Heartbeat {
+            newest: vec![],
+            interval_milliseconds: 5,
+        }));
         let message = v1::WatchResponse::decode(bytes.as_slice()).unwrap();
         assert_eq!(message.resources.len(), 2);
         assert_eq!(message.resources[0].version, 7);
-        let Some(v1::resource::Body::Endpoints(endpoints)) = &message.resources[0].body else { panic!() };
+        let Some(v1::resource::Body::Endpoints(endpoints)) = &message.resources[0].body else {
+            panic!()
+        };
         assert!(!endpoints.whole);
-        assert_eq!((endpoints.base, endpoints.added_or_updated.len(), endpoints.removed.len()), (3, 1, 1));
+        assert_eq!(
+            (
+                endpoints.base,
+                endpoints.added_or_updated.len(),
+                endpoints.removed.len()
+            ),
+            (3, 1, 1)
+        );
         assert_eq!(message.resources[1].version, version);
         assert_eq!(message.removed.len(), 1);
         assert_eq!(message.heartbeat.unwrap().interval_milliseconds, 5);

@@ -84,7 +84,13 @@ impl Drop for Session {
 }
 
 impl Session {
-    pub(crate) fn new(context: Context, id: StreamId, wake: Arc<Notify>, peer: Peer, verified: Arc<Verified>) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        id: StreamId,
+        wake: Arc<Notify>,
+        peer: Peer,
+        verified: Arc<Verified>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             context,
@@ -117,7 +123,8 @@ impl Session {
         let expiry = self.expiry();
         let mut tls = self.context.tls.clone();
         loop {
-            let wants = (self.has_work || self.heartbeat_at <= Instant::now()) && self.unacknowledged.len() < WINDOW;
+            let wants = (self.has_work || self.heartbeat_at <= Instant::now())
+                && self.unacknowledged.len() < WINDOW;
             tokio::select! {
                 biased;
                 request = requests.message() => match request {
@@ -162,7 +169,10 @@ impl Session {
     }
 
     fn expiry(&self) -> Instant {
-        let left = self.verified.expires.saturating_sub(self.context.clock.seconds());
+        let left = self
+            .verified
+            .expires
+            .saturating_sub(self.context.clock.seconds());
         // Bounded, since tokio's clock can't hold every date.
         Instant::now() + Duration::from_secs(left.min(366 * 86_400))
     }
@@ -171,9 +181,19 @@ impl Session {
         let (id, due) = (self.id, self.heartbeat_at <= Instant::now());
         let interval = u32::try_from(self.context.heartbeat.as_millis()).unwrap_or(u32::MAX);
         self.has_work = false;
-        let asked = self.context.hub.ask(move |state| state.pull(id, due.then_some(interval))).await;
-        let Batch { parts, content, since, more, ended } =
-            asked.map_err(|stopping| End(Reason::NotReady, Status::unavailable(stopping.to_string())))?;
+        let asked = self
+            .context
+            .hub
+            .ask(move |state| state.pull(id, due.then_some(interval)))
+            .await;
+        let Batch {
+            parts,
+            content,
+            since,
+            more,
+            ended,
+        } = asked
+            .map_err(|stopping| End(Reason::NotReady, Status::unavailable(stopping.to_string())))?;
         if let Some(why) = ended {
             return Err(End(Reason::Revoked, Status::failed_precondition(why)));
         }
@@ -186,32 +206,59 @@ impl Session {
         }
         self.nonce += 1;
         self.context.metrics.pushes.inc();
-        self.context.metrics.pushed_bytes.inc_by(parts.iter().map(|it| it.len() as u64).sum());
-        self.unacknowledged.push_back(Sent { nonce: self.nonce, at: Instant::now(), content, since });
-        Ok(Some(Response { nonce: self.nonce, parts }))
+        self.context
+            .metrics
+            .pushed_bytes
+            .inc_by(parts.iter().map(|it| it.len() as u64).sum());
+        self.unacknowledged.push_back(Sent {
+            nonce: self.nonce,
+            at: Instant::now(),
+            content,
+            since,
+        });
+        Ok(Some(Response {
+            nonce: self.nonce,
+            parts,
+        }))
     }
 
     async fn take(&mut self, request: WatchRequest) -> Result<(), End> {
         self.heard = Instant::now();
         let id = self.id;
         let refused = |why: &str| End(Reason::Protocol, Status::invalid_argument(why));
-        let stopping = |_| End(Reason::NotReady, Status::unavailable("the control plane is stopping"));
+        let stopping = |_| {
+            End(
+                Reason::NotReady,
+                Status::unavailable("the control plane is stopping"),
+            )
+        };
         let parse = |name: Option<_>| {
-            ResourceName::parse(&name.unwrap_or_default()).map_err(|error| refused(&error.to_string()))
+            ResourceName::parse(&name.unwrap_or_default())
+                .map_err(|error| refused(&error.to_string()))
         };
         match request.message {
             Some(Message::Subscribe(wanted)) => {
                 let name = parse(wanted.name)?;
-                let answer = self.context.hub.ask(move |state| state.ask_for(id, name, wanted.refresh)).await;
+                let answer = self
+                    .context
+                    .hub
+                    .ask(move |state| state.ask_for(id, name, wanted.refresh))
+                    .await;
                 answer.map_err(stopping)?.map_err(refused)?;
                 self.has_work = true;
             }
             Some(Message::Unsubscribe(unwanted)) => {
                 let name = parse(unwanted.name)?;
-                self.context.hub.ask(move |state| state.unsubscribe(id, &name)).await.map_err(stopping)?;
+                self.context
+                    .hub
+                    .ask(move |state| state.unsubscribe(id, &name))
+                    .await
+                    .map_err(stopping)?;
                 self.has_work = true;
             }
-            Some(Message::Acknowledge(nonce)) => self.acknowledged(nonce).await.map_err(stopping)?,
+            Some(Message::Acknowledge(nonce)) => {
+                self.acknowledged(nonce).await.map_err(stopping)?
+            }
             Some(Message::Reject(reject)) => {
                 let name = parse(reject.name)?;
                 let rejected = move |state: &mut crate::serve::hub::State| {
@@ -235,7 +282,10 @@ impl Session {
             since = since.or(sent.since);
         }
         let id = self.id;
-        self.context.hub.ask(move |state| state.acknowledge(id, &content, since)).await
+        self.context
+            .hub
+            .ask(move |state| state.acknowledge(id, &content, since))
+            .await
     }
 }
 

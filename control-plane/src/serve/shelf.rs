@@ -65,30 +65,46 @@ enum Content {
 
 impl Shelf {
     /// The entry, rendered when nobody had it yet.
-    pub(crate) fn obtain(&mut self, world: World<'_>, name: &ResourceName, view: &View) -> &mut Entry {
+    pub(crate) fn obtain(
+        &mut self,
+        world: World<'_>,
+        name: &ResourceName,
+        view: &View,
+    ) -> &mut Entry {
         let views = self.entries.entry(name.clone()).or_default();
         if let Some(at) = views.iter().position(|it| it.is_for(name, view)) {
             return &mut views[at];
         }
         let entry = render_entry(world, name, view);
         if let (ResourceName::Address(address), Some(service)) = (name, entry.service()) {
-            self.addresses.entry(service.clone()).or_default().insert(*address);
+            self.addresses
+                .entry(service.clone())
+                .or_default()
+                .insert(*address);
         }
         views.push(entry);
         views.last_mut().expect("just pushed")
     }
 
     pub(crate) fn find(&self, name: &ResourceName, view: &View) -> Option<&Entry> {
-        self.entries.get(name)?.iter().find(|it| it.is_for(name, view))
+        self.entries
+            .get(name)?
+            .iter()
+            .find(|it| it.is_for(name, view))
     }
 
     pub(crate) fn find_mut(&mut self, name: &ResourceName, view: &View) -> Option<&mut Entry> {
-        self.entries.get_mut(name)?.iter_mut().find(|it| it.is_for(name, view))
+        self.entries
+            .get_mut(name)?
+            .iter_mut()
+            .find(|it| it.is_for(name, view))
     }
 
     /// Forgets a subscriber, and the entry with its last one.
     pub(crate) fn release(&mut self, name: &ResourceName, view: &View, stream: StreamId) {
-        let Some(views) = self.entries.get_mut(name) else { return };
+        let Some(views) = self.entries.get_mut(name) else {
+            return;
+        };
         if let Some(entry) = views.iter_mut().find(|it| it.is_for(name, view)) {
             entry.subscribers.remove(&stream);
         }
@@ -110,7 +126,9 @@ impl Shelf {
         name: &ResourceName,
         tell: &mut dyn FnMut(&Entry, bool, Option<Closure>),
     ) {
-        let Some(views) = self.entries.get_mut(name) else { return };
+        let Some(views) = self.entries.get_mut(name) else {
+            return;
+        };
         let before = views.iter().find_map(Entry::service).cloned();
         for entry in views.iter_mut() {
             let fresh = render_entry(world, name, &entry.view);
@@ -145,7 +163,9 @@ impl Shelf {
     ) {
         let name = ResourceName::Endpoints(backend.clone());
         for entry in self.entries.get_mut(&name).into_iter().flatten() {
-            let Content::Set(set) = &mut entry.content else { continue };
+            let Content::Set(set) = &mut entry.content else {
+                continue;
+            };
             if set.update(uid, world.index.endpoint(backend, uid), world.trust_domain) {
                 entry.version = set.version();
                 tell(entry, true, None);
@@ -155,19 +175,36 @@ impl Shelf {
 
     /// Subscribed addresses that mean this service.
     pub(crate) fn addresses_of(&self, service: &Name) -> Vec<ResourceName> {
-        self.addresses.get(service).into_iter().flatten().copied().map(ResourceName::Address).collect()
+        self.addresses
+            .get(service)
+            .into_iter()
+            .flatten()
+            .copied()
+            .map(ResourceName::Address)
+            .collect()
     }
 
     /// Subscribed addresses with this IP.
     pub(crate) fn addresses_at(&self, ip: IpAddr) -> Vec<ResourceName> {
         let port = |port| ResourceName::Address(SocketAddr::new(ip, port));
-        self.entries.range(port(0)..=port(u16::MAX)).map(|(name, _)| name.clone()).collect()
+        self.entries
+            .range(port(0)..=port(u16::MAX))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Subscribed sets of this service.
     pub(crate) fn endpoints_of(&self, service: &Name) -> Vec<ResourceName> {
-        let port = |port| ResourceName::Endpoints(BackendName { service: service.clone(), port });
-        self.entries.range(port(0)..=port(u16::MAX)).map(|(name, _)| name.clone()).collect()
+        let port = |port| {
+            ResourceName::Endpoints(BackendName {
+                service: service.clone(),
+                port,
+            })
+        };
+        self.entries
+            .range(port(0)..=port(u16::MAX))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -205,7 +242,13 @@ impl Entry {
     }
 
     fn take(&mut self, fresh: Self) {
-        let Self { version, content, closure, denied, .. } = fresh;
+        let Self {
+            version,
+            content,
+            closure,
+            denied,
+            ..
+        } = fresh;
         (self.version, self.closure, self.denied) = (version, closure, denied);
         match (&mut self.content, content) {
             (Content::Set(held), Content::Set(new)) => held.replace(*new),
@@ -227,12 +270,21 @@ fn render_entry(world: World<'_>, name: &ResourceName, view: &View) -> Entry {
     let (body, closure) = match name {
         ResourceName::Mesh => (Body::Mesh(mesh(world)), vec![name.clone()]),
         ResourceName::TrustBundle => {
-            let roots = world.roots.iter().map(|root| Bytes::copy_from_slice(root)).collect();
-            (Body::TrustBundle(v1::TrustBundle { roots }), vec![name.clone()])
+            let roots = world
+                .roots
+                .iter()
+                .map(|root| Bytes::copy_from_slice(root))
+                .collect();
+            (
+                Body::TrustBundle(v1::TrustBundle { roots }),
+                vec![name.clone()],
+            )
         }
         ResourceName::Workload(pod) => {
             let found = world.index.workload(pod);
-            let body = found.map(|it| render::workload(&it, view.features, &mut denied)).unwrap_or_default();
+            let body = found
+                .map(|it| render::workload(&it, view.features, &mut denied))
+                .unwrap_or_default();
             (Body::Workload(body), vec![name.clone()])
         }
         ResourceName::Address(address) => {
@@ -241,18 +293,31 @@ fn render_entry(world: World<'_>, name: &ResourceName, view: &View) -> Entry {
             if let Meaning::Service(backend) = &meaning {
                 closure.extend(closure_of(&service(world, &backend.service), view));
             }
-            (Body::Address(render::meaning(&meaning, world.trust_domain)), closure)
+            (
+                Body::Address(render::meaning(&meaning, world.trust_domain)),
+                closure,
+            )
         }
         ResourceName::Service(it) => {
             let resolved = service(world, it);
-            (Body::Service(render::service(&resolved, view, &mut denied)), closure_of(&resolved, view))
+            (
+                Body::Service(render::service(&resolved, view, &mut denied)),
+                closure_of(&resolved, view),
+            )
         }
         ResourceName::Endpoints(backend) => return render_set(world, backend, view),
     };
     let (version, bytes) = resource::encode(name, body);
     denied.dedup();
     let subscribers = BTreeSet::new();
-    Entry { view: view.clone(), version, content: Content::Plain(bytes), closure: closure.into(), denied, subscribers }
+    Entry {
+        view: view.clone(),
+        version,
+        content: Content::Plain(bytes),
+        closure: closure.into(),
+        denied,
+        subscribers,
+    }
 }
 
 fn render_set(world: World<'_>, backend: &BackendName, view: &View) -> Entry {
@@ -273,13 +338,25 @@ fn render_set(world: World<'_>, backend: &BackendName, view: &View) -> Entry {
 }
 
 fn mesh(world: World<'_>) -> v1::Mesh {
-    let ranges = world.index.ranges().iter().map(|(base, length)| format!("{base}/{length}")).collect();
-    v1::Mesh { trust_domain: world.trust_domain.to_owned(), ranges }
+    let ranges = world
+        .index
+        .ranges()
+        .iter()
+        .map(|(base, length)| format!("{base}/{length}"))
+        .collect();
+    v1::Mesh {
+        trust_domain: world.trust_domain.to_owned(),
+        ranges,
+    }
 }
 
 /// One that is gone has no ports: what it refused, nobody opens.
 fn service(world: World<'_>, name: &Name) -> ResolvedService {
-    let gone = || ResolvedService { name: name.clone(), ports: Vec::new(), policy: BackendPolicy::default() };
+    let gone = || ResolvedService {
+        name: name.clone(),
+        ports: Vec::new(),
+        policy: BackendPolicy::default(),
+    };
     world.index.service(name).unwrap_or_else(gone)
 }
 
@@ -287,19 +364,34 @@ fn service(world: World<'_>, name: &Name) -> ResolvedService {
 /// backends' routes: a request is routed once (GEP-1294).
 fn closure_of(service: &ResolvedService, view: &View) -> Vec<ResourceName> {
     let mut closure = vec![ResourceName::Service(service.name.clone())];
-    let own = |port| BackendName { service: service.name.clone(), port };
-    closure.extend(service.ports.iter().map(|it| ResourceName::Endpoints(own(it.port))));
+    let own = |port| BackendName {
+        service: service.name.clone(),
+        port,
+    };
+    closure.extend(
+        service
+            .ports
+            .iter()
+            .map(|it| ResourceName::Endpoints(own(it.port))),
+    );
     let rules = service
         .ports
         .iter()
         .flat_map(|port| port.routes_for(&service.name, &view.namespace))
         .flat_map(|route| &route.rules);
     let mut more = BTreeSet::new();
-    for backend in rules.flat_map(|rule| &rule.backends).filter(|it| it.invalid.is_empty()) {
+    for backend in rules
+        .flat_map(|rule| &rule.backends)
+        .filter(|it| it.invalid.is_empty())
+    {
         more.insert(ResourceName::Service(backend.backend.service.clone()));
         more.insert(ResourceName::Endpoints(backend.backend.clone()));
     }
-    closure.extend(more.into_iter().filter(|it| !closure.contains(it)).collect::<Vec<_>>());
+    closure.extend(
+        more.into_iter()
+            .filter(|it| !closure.contains(it))
+            .collect::<Vec<_>>(),
+    );
     closure
 }
 
@@ -322,7 +414,14 @@ struct Set {
 impl Set {
     fn new(name: &ResourceName) -> Self {
         let seed = resource::hash(name.to_proto().name.as_bytes());
-        Self { seed, sum: 0, endpoints: BTreeMap::new(), log: VecDeque::new(), whole: None, delta: None }
+        Self {
+            seed,
+            sum: 0,
+            endpoints: BTreeMap::new(),
+            log: VecDeque::new(),
+            whole: None,
+            delta: None,
+        }
     }
 
     fn version(&self) -> Version {
@@ -354,7 +453,12 @@ impl Set {
     }
 
     fn replace(&mut self, mut new: Self) {
-        let gone: Vec<String> = self.endpoints.keys().filter(|it| !new.endpoints.contains_key(*it)).cloned().collect();
+        let gone: Vec<String> = self
+            .endpoints
+            .keys()
+            .filter(|it| !new.endpoints.contains_key(*it))
+            .cloned()
+            .collect();
         for uid in gone {
             self.put(&uid, None);
         }
@@ -371,22 +475,45 @@ impl Set {
             return bytes.clone();
         }
         // The latest occurrence: equal versions are equal content.
-        let changed = self.log.iter().rposition(|(before, _)| *before == sent).map(|at| {
-            let uids: BTreeSet<&str> = self.log.iter().skip(at).map(|(_, uid)| uid.as_str()).collect();
-            uids
-        });
+        let changed = self
+            .log
+            .iter()
+            .rposition(|(before, _)| *before == sent)
+            .map(|at| {
+                let uids: BTreeSet<&str> = self
+                    .log
+                    .iter()
+                    .skip(at)
+                    .map(|(_, uid)| uid.as_str())
+                    .collect();
+                uids
+            });
         match changed {
             Some(uids) if sent != 0 && uids.len() <= self.endpoints.len() => {
-                let updated = uids.iter().filter_map(|uid| self.endpoints.get(*uid)).map(|(_, bytes)| bytes);
-                let removed: Vec<&str> =
-                    uids.iter().copied().filter(|uid| !self.endpoints.contains_key(*uid)).collect();
+                let updated = uids
+                    .iter()
+                    .filter_map(|uid| self.endpoints.get(*uid))
+                    .map(|(_, bytes)| bytes);
+                let removed: Vec<&str> = uids
+                    .iter()
+                    .copied()
+                    .filter(|uid| !self.endpoints.contains_key(*uid))
+                    .collect();
                 let bytes = resource::encode_endpoints(name, now, Some(sent), updated, &removed);
                 self.delta = Some((sent, now, bytes.clone()));
                 bytes
             }
             _ => {
                 let endpoints = &self.endpoints;
-                let whole = || resource::encode_endpoints(name, now, None, endpoints.values().map(|it| &it.1), &[]);
+                let whole = || {
+                    resource::encode_endpoints(
+                        name,
+                        now,
+                        None,
+                        endpoints.values().map(|it| &it.1),
+                        &[],
+                    )
+                };
                 self.whole.get_or_insert_with(whole).clone()
             }
         }
@@ -400,17 +527,26 @@ mod tests {
     use super::*;
 
     fn name() -> ResourceName {
-        ResourceName::Endpoints(BackendName { service: Name::new("shop", "cart"), port: 80 })
+        ResourceName::Endpoints(BackendName {
+            service: Name::new("shop", "cart"),
+            port: 80,
+        })
     }
 
     fn endpoint(uid: &str, weight: u32) -> (u64, Bytes) {
-        resource::encode_endpoint(&v1::Endpoint { uid: uid.to_owned(), weight, ..v1::Endpoint::default() })
+        resource::encode_endpoint(&v1::Endpoint {
+            uid: uid.to_owned(),
+            weight,
+            ..v1::Endpoint::default()
+        })
     }
 
     fn decode(bytes: &Bytes) -> (Version, v1::Endpoints) {
         let response = v1::WatchResponse::decode(bytes.clone()).unwrap();
         let resource = response.resources.into_iter().next().unwrap();
-        let Some(Body::Endpoints(endpoints)) = resource.body else { panic!("no endpoints") };
+        let Some(Body::Endpoints(endpoints)) = resource.body else {
+            panic!("no endpoints")
+        };
         (resource.version, endpoints)
     }
 
@@ -441,7 +577,14 @@ mod tests {
         let (version, delta) = decode(&set.bytes(&name(), sent));
         assert_eq!(version, set.version());
         assert!(!delta.whole && delta.base == sent);
-        assert_eq!(delta.added_or_updated.iter().map(|it| (it.uid.as_str(), it.weight)).collect::<Vec<_>>(), [("a", 3)]);
+        assert_eq!(
+            delta
+                .added_or_updated
+                .iter()
+                .map(|it| (it.uid.as_str(), it.weight))
+                .collect::<Vec<_>>(),
+            [("a", 3)]
+        );
         assert_eq!(delta.removed, ["b"]);
     }
 

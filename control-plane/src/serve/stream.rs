@@ -73,7 +73,12 @@ pub(crate) struct Rejected {
 }
 
 impl Stream {
-    pub(crate) fn new(caller: Caller, view: View, wake: &Arc<Notify>, held: HashMap<ResourceName, Version>) -> Self {
+    pub(crate) fn new(
+        caller: Caller,
+        view: View,
+        wake: &Arc<Notify>,
+        held: HashMap<ResourceName, Version>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             caller,
@@ -117,8 +122,16 @@ impl Stream {
     /// One more of the asked-for names needs it.
     pub(crate) fn acquire(&mut self, name: &ResourceName, newest: Version) {
         let is_new = !self.interests.contains_key(name);
-        let held = if is_new { self.held.remove(name).unwrap_or(0) } else { 0 };
-        let fresh = Interest { references: 0, sent: held, acknowledged: held };
+        let held = if is_new {
+            self.held.remove(name).unwrap_or(0)
+        } else {
+            0
+        };
+        let fresh = Interest {
+            references: 0,
+            sent: held,
+            acknowledged: held,
+        };
         let interest = self.interests.entry(name.clone()).or_insert(fresh);
         interest.references += 1;
         if interest.sent != newest {
@@ -129,7 +142,9 @@ impl Stream {
 
     /// One fewer needs it. True when that was the last.
     pub(crate) fn release(&mut self, name: &ResourceName) -> bool {
-        let Some(interest) = self.interests.get_mut(name) else { return false };
+        let Some(interest) = self.interests.get_mut(name) else {
+            return false;
+        };
         interest.references -= 1;
         if interest.references > 0 {
             return false;
@@ -149,7 +164,11 @@ impl Stream {
         self.heard = Instant::now();
         for (name, version) in applied {
             // What it rejected it did not apply, whatever it says of the rest.
-            if self.rejects.get(name).is_some_and(|it| it.version == *version) {
+            if self
+                .rejects
+                .get(name)
+                .is_some_and(|it| it.version == *version)
+            {
                 continue;
             }
             if let Some(interest) = self.interests.get_mut(name) {
@@ -162,13 +181,22 @@ impl Stream {
     /// The proxy kept what it had before.
     pub(crate) fn reject(&mut self, name: &ResourceName, version: Version, reason: &str) {
         self.heard = Instant::now();
-        let Some(interest) = self.interests.get_mut(name) else { return };
+        let Some(interest) = self.interests.get_mut(name) else {
+            return;
+        };
         // The next change goes out whole: it can't build on what was rejected.
         if interest.sent == version {
             interest.sent = 0;
         }
         let reason = reason.chars().take(LONGEST_REASON).collect();
-        self.rejects.insert(name.clone(), Rejected { version, reason, at: Instant::now() });
+        self.rejects.insert(
+            name.clone(),
+            Rejected {
+                version,
+                reason,
+                at: Instant::now(),
+            },
+        );
     }
 }
 

@@ -79,10 +79,11 @@ impl Tls {
         for root in roots {
             store.add(root.clone())?;
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone())
-            .allow_unauthenticated()
-            .clear_root_hint_subjects()
-            .build()?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone())
+                .allow_unauthenticated()
+                .clear_root_hint_subjects()
+                .build()?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier.clone())
@@ -91,21 +92,38 @@ impl Tls {
         // A resumed session would outlive the bundle that admitted it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), verifier, trust_domain: trust_domain.to_owned() })
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+            trust_domain: trust_domain.to_owned(),
+        })
     }
 
     /// Whether this chain proves an identity now, and which.
-    pub(crate) fn verify(&self, chain: &[CertificateDer<'static>], clock: Wall) -> Result<Verified, Nobody> {
+    pub(crate) fn verify(
+        &self,
+        chain: &[CertificateDer<'static>],
+        clock: Wall,
+    ) -> Result<Verified, Nobody> {
         let (leaf, intermediates) = chain.split_first().ok_or(Nobody::Missing)?;
         let now = UnixTime::since_unix_epoch(clock.now());
-        self.verifier.verify_client_cert(leaf, intermediates, now).map_err(Nobody::Invalid)?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|_| Nobody::Unreadable)?;
+        self.verifier
+            .verify_client_cert(leaf, intermediates, now)
+            .map_err(Nobody::Invalid)?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(leaf).map_err(|_| Nobody::Unreadable)?;
         let uris = identity::uris(&parsed);
-        let [uri] = uris.as_slice() else { return Err(Nobody::Identity) };
+        let [uri] = uris.as_slice() else {
+            return Err(Nobody::Identity);
+        };
         if !identity::is_workload(uri, &self.trust_domain) {
             return Err(Nobody::Identity);
         }
         let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        Ok(Verified { identity: (*uri).to_owned(), chain: chain.to_vec(), expires })
+        Ok(Verified {
+            identity: (*uri).to_owned(),
+            chain: chain.to_vec(),
+            expires,
+        })
     }
 }

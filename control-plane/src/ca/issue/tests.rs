@@ -8,12 +8,19 @@ use super::*;
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
 fn open(directory: &Path) -> Result<Authority, Error> {
-    Authority::open(directory, "cluster.local", Duration::from_secs(3600), Wall::System)
+    Authority::open(
+        directory,
+        "cluster.local",
+        Duration::from_secs(3600),
+        Wall::System,
+    )
 }
 
 fn request(key: &KeyPair) -> Vec<u8> {
     let mut wanted = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
-    wanted.subject_alt_names.push(SanType::URI("spiffe://cluster.local/ns/x/sa/admin".try_into().unwrap()));
+    wanted.subject_alt_names.push(SanType::URI(
+        "spiffe://cluster.local/ns/x/sa/admin".try_into().unwrap(),
+    ));
     wanted.serialize_request(key).unwrap().der().to_vec()
 }
 
@@ -29,9 +36,20 @@ fn only_the_key_of_a_request_is_used() {
     let issued = authority.sign(&request(&key), CART).unwrap();
     let leaf = parse(&issued);
     assert_eq!(identity::uris(&leaf), [CART]);
-    assert_eq!(leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
+    assert_eq!(
+        leaf.subject_alternative_name()
+            .unwrap()
+            .unwrap()
+            .value
+            .general_names
+            .len(),
+        1
+    );
     assert!(!leaf.is_ca());
-    assert_eq!(leaf.public_key().subject_public_key.data.as_ref(), key.der_bytes());
+    assert_eq!(
+        leaf.public_key().subject_public_key.data.as_ref(),
+        key.der_bytes()
+    );
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && usage.server_auth);
     let life = leaf.validity().not_after.timestamp() - leaf.validity().not_before.timestamp();
@@ -52,7 +70,11 @@ fn other_keys_and_stolen_keys_are_refused() {
     assert!(authority.sign(&forged, CART).is_err());
     assert!(authority.sign(b"\x30\x80", CART).is_err());
     let fine = request(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
-    assert!(authority.sign(&fine, "spiffe://other/ns/shop/sa/cart").is_err());
+    assert!(
+        authority
+            .sign(&fine, "spiffe://other/ns/shop/sa/cart")
+            .is_err()
+    );
 }
 
 #[test]
@@ -62,9 +84,16 @@ fn the_root_survives_a_restart_and_is_private() {
     let state = directory.path().join("state");
     let root = open(&state).unwrap().root().clone();
     assert_eq!(open(&state).unwrap().root(), &root);
-    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&state).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     for file in [ROOT, ROOT_KEY, "token.key.pem"] {
-        assert_eq!(fs::metadata(state.join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        assert_eq!(
+            fs::metadata(state.join(file)).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{file}"
+        );
     }
 }
 
@@ -74,12 +103,31 @@ fn a_lost_or_foreign_root_key_is_an_error_with_its_remedy() {
     let state = directory.path().join("state");
     open(&state).unwrap();
     let kept = fs::read(state.join(ROOT)).unwrap();
-    fs::write(state.join(ROOT_KEY), KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    assert!(open(&state).unwrap_err().to_string().contains("restore it from a backup"));
+    fs::write(
+        state.join(ROOT_KEY),
+        KeyPair::generate().unwrap().serialize_pem(),
+    )
+    .unwrap();
+    assert!(
+        open(&state)
+            .unwrap_err()
+            .to_string()
+            .contains("restore it from a backup")
+    );
     fs::write(state.join(ROOT_KEY), "nonsense").unwrap();
-    assert!(open(&state).unwrap_err().to_string().contains("restore it from a backup"));
+    assert!(
+        open(&state)
+            .unwrap_err()
+            .to_string()
+            .contains("restore it from a backup")
+    );
     fs::remove_file(state.join(ROOT_KEY)).unwrap();
-    assert!(open(&state).unwrap_err().to_string().contains("restore it from a backup"));
+    assert!(
+        open(&state)
+            .unwrap_err()
+            .to_string()
+            .contains("restore it from a backup")
+    );
     assert_eq!(fs::read(state.join(ROOT)).unwrap(), kept);
 }
 
@@ -88,7 +136,12 @@ fn a_state_directory_of_another_trust_domain_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     open(&state).unwrap();
-    let other = Authority::open(&state, "other.example", Duration::from_secs(60), Wall::System);
+    let other = Authority::open(
+        &state,
+        "other.example",
+        Duration::from_secs(60),
+        Wall::System,
+    );
     assert!(other.unwrap_err().to_string().contains("trust domain"));
 }
 

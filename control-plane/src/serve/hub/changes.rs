@@ -109,36 +109,85 @@ impl State {
     }
 
     pub(super) fn refresh(&mut self, name: &ResourceName, now: Instant) {
-        let Self { index, roots, trust_domain, shelf, streams, .. } = self;
+        let Self {
+            index,
+            roots,
+            trust_domain,
+            shelf,
+            streams,
+            ..
+        } = self;
         let mut moved = Vec::new();
-        shelf.refresh(World { index, roots, trust_domain }, name, &mut |entry, differs, former| {
-            tell(streams, entry, name, differs, now);
-            if former.is_some() {
-                moved.extend(entry.subscribers.iter().map(|id| (*id, entry.closure.clone())));
-            }
-        });
+        shelf.refresh(
+            World {
+                index,
+                roots,
+                trust_domain,
+            },
+            name,
+            &mut |entry, differs, former| {
+                tell(streams, entry, name, differs, now);
+                if former.is_some() {
+                    moved.extend(
+                        entry
+                            .subscribers
+                            .iter()
+                            .map(|id| (*id, entry.closure.clone())),
+                    );
+                }
+            },
+        );
         for (id, closure) in moved {
             // A service that a route brought along brings nothing itself.
-            if self.streams.get(&id).is_some_and(|it| it.asked.contains_key(name)) {
+            if self
+                .streams
+                .get(&id)
+                .is_some_and(|it| it.asked.contains_key(name))
+            {
                 self.bring(id, name.clone(), closure);
             }
         }
     }
 
     fn refresh_endpoint(&mut self, backend: &BackendName, uid: &str, now: Instant) {
-        let Self { index, roots, trust_domain, shelf, streams, .. } = self;
+        let Self {
+            index,
+            roots,
+            trust_domain,
+            shelf,
+            streams,
+            ..
+        } = self;
         let name = ResourceName::Endpoints(backend.clone());
         let mut tell = |entry: &Entry, differs, _| tell(streams, entry, &name, differs, now);
-        shelf.refresh_endpoint(World { index, roots, trust_domain }, backend, uid, &mut tell);
+        shelf.refresh_endpoint(
+            World {
+                index,
+                roots,
+                trust_domain,
+            },
+            backend,
+            uid,
+            &mut tell,
+        );
     }
 
     fn count_problems(&self) {
-        let count = self.file_problems.len() + self.other_problems.len() + self.index.problems().count();
-        self.metrics.problems.set(i64::try_from(count).unwrap_or(i64::MAX));
+        let count =
+            self.file_problems.len() + self.other_problems.len() + self.index.problems().count();
+        self.metrics
+            .problems
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 
-fn tell(streams: &mut HashMap<StreamId, Stream>, entry: &Entry, name: &ResourceName, differs: bool, now: Instant) {
+fn tell(
+    streams: &mut HashMap<StreamId, Stream>,
+    entry: &Entry,
+    name: &ResourceName,
+    differs: bool,
+    now: Instant,
+) {
     for id in entry.subscribers.iter().filter(|_| differs) {
         if let Some(stream) = streams.get_mut(id) {
             stream.mark(name, Some(now));

@@ -9,8 +9,12 @@ use crate::{
 
 impl State {
     pub(crate) fn report(&self, now_seconds: u64) -> Report {
-        let mut proxies: Vec<Proxy> =
-            self.streams.values().filter(|it| !it.is_gone()).map(|it| self.proxy(it)).collect();
+        let mut proxies: Vec<Proxy> = self
+            .streams
+            .values()
+            .filter(|it| !it.is_gone())
+            .map(|it| self.proxy(it))
+            .collect();
         proxies.sort_by(|a, b| a.pod.cmp(&b.pod));
         let since = |then: u64| {
             let signed = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
@@ -35,11 +39,18 @@ impl State {
         let now = Instant::now();
         let entries = || {
             let of = |name| self.shelf.find(name, &stream.view);
-            stream.interests.iter().filter_map(move |(name, interest)| Some((name, interest, of(name)?)))
+            stream
+                .interests
+                .iter()
+                .filter_map(move |(name, interest)| Some((name, interest, of(name)?)))
         };
         let resources = entries().map(|(name, interest, entry)| Resource {
             name: name.to_string(),
-            held: if interest.acknowledged == 0 { String::new() } else { hexadecimal(interest.acknowledged) },
+            held: if interest.acknowledged == 0 {
+                String::new()
+            } else {
+                hexadecimal(interest.acknowledged)
+            },
             newest: hexadecimal(entry.version),
         });
         let rejects = stream.rejects.iter().map(|(name, it)| Reject {
@@ -58,15 +69,23 @@ impl State {
             silent_seconds: now.saturating_duration_since(stream.heard).as_secs_f64(),
             resources: resources.collect(),
             rejects: rejects.collect(),
-            denied: entries().flat_map(|(_, _, entry)| entry.denied.iter().cloned()).collect(),
+            denied: entries()
+                .flat_map(|(_, _, entry)| entry.denied.iter().cloned())
+                .collect(),
         }
     }
 
     fn problems(&self) -> Vec<Problem> {
         let files = self.file_problems.iter().map(|it| Problem {
             file: it.file.clone(),
-            document: it.document.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1)),
-            object: it.object.as_ref().map(ToString::to_string).unwrap_or_default(),
+            document: it.document.map_or(0, |at| {
+                u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1)
+            }),
+            object: it
+                .object
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             field: it.field.clone(),
             message: it.message.clone(),
             remedy: it.remedy.clone(),
@@ -78,7 +97,10 @@ impl State {
             remedy: it.remedy.clone(),
             ..Problem::default()
         });
-        let mut problems: Vec<Problem> = files.chain(objects).chain(self.other_problems.values().cloned()).collect();
+        let mut problems: Vec<Problem> = files
+            .chain(objects)
+            .chain(self.other_problems.values().cloned())
+            .collect();
         problems.sort();
         problems
     }

@@ -60,10 +60,23 @@ async fn stage(life: u64) -> Stage {
     };
     let id = hub.ask(join).await.unwrap();
     let clock = Wall::fixed(Duration::from_secs(1_800_000_000));
-    let verified = Verified { identity: String::new(), chain: Vec::new(), expires: 1_800_000_000 + life };
-    let peer = Peer { verified: None, closer: Closer::default() };
+    let verified = Verified {
+        identity: String::new(),
+        chain: Vec::new(),
+        expires: 1_800_000_000 + life,
+    };
+    let peer = Peer {
+        verified: None,
+        closer: Closer::default(),
+    };
     let closer = peer.closer.clone();
-    let context = Context { hub: hub.clone(), heartbeat: INTERVAL, clock, tls: tls_out, metrics };
+    let context = Context {
+        hub: hub.clone(),
+        heartbeat: INTERVAL,
+        clock,
+        tls: tls_out,
+        metrics,
+    };
     let (requests, incoming) = mpsc::channel(64);
     let body = StreamBody::new(ReceiverStream::new(incoming));
     let decoder = WatchCodec.decoder();
@@ -71,22 +84,39 @@ async fn stage(life: u64) -> Stage {
     let (out, responses) = mpsc::channel(1);
     let session = Session::new(context, id, wake, peer, Arc::new(verified));
     let session = runtime::spawn(session.run(streaming, out));
-    Stage { requests, responses, closer, hub, started: Instant::now(), _tls: tls, _tasks: [hub_task, session] }
+    Stage {
+        requests,
+        responses,
+        closer,
+        hub,
+        started: Instant::now(),
+        _tls: tls,
+        _tasks: [hub_task, session],
+    }
 }
 
 impl Stage {
     async fn acknowledge(&self, nonce: u64) {
-        let message = WatchRequest { message: Some(Message::Acknowledge(nonce)) }.encode_to_vec();
+        let message = WatchRequest {
+            message: Some(Message::Acknowledge(nonce)),
+        }
+        .encode_to_vec();
         let mut framed = vec![0];
         framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
         framed.extend_from_slice(&message);
-        self.requests.send(Ok(Frame::data(framed.into()))).await.unwrap();
+        self.requests
+            .send(Ok(Frame::data(framed.into())))
+            .await
+            .unwrap();
     }
 }
 
 fn is_heartbeat(response: &Response) -> bool {
     let bytes: Vec<u8> = response.parts.concat();
-    v1::WatchResponse::decode(bytes.as_slice()).unwrap().heartbeat.is_some()
+    v1::WatchResponse::decode(bytes.as_slice())
+        .unwrap()
+        .heartbeat
+        .is_some()
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +142,11 @@ async fn silence_is_noticed_within_two_heartbeats_of_the_last_word() {
         }
     };
     assert_eq!(end.code(), tonic::Code::DeadlineExceeded);
-    assert!(stage.started.elapsed() <= 2 * INTERVAL + Duration::from_millis(10), "{:?}", stage.started.elapsed());
+    assert!(
+        stage.started.elapsed() <= 2 * INTERVAL + Duration::from_millis(10),
+        "{:?}",
+        stage.started.elapsed()
+    );
     assert!(stage.closer.is_closed());
 }
 
@@ -123,8 +157,20 @@ async fn a_reader_that_is_stuck_is_noticed_as_soon() {
     while !stage.closer.is_closed() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(stage.started.elapsed() <= 2 * INTERVAL + Duration::from_millis(200), "{:?}", stage.started.elapsed());
-    let proxies = async || stage.hub.ask(|state| state.report(0)).await.unwrap().proxies.len();
+    assert!(
+        stage.started.elapsed() <= 2 * INTERVAL + Duration::from_millis(200),
+        "{:?}",
+        stage.started.elapsed()
+    );
+    let proxies = async || {
+        stage
+            .hub
+            .ask(|state| state.report(0))
+            .await
+            .unwrap()
+            .proxies
+            .len()
+    };
     while proxies().await > 0 {}
 }
 
@@ -137,6 +183,9 @@ async fn a_session_ends_with_its_certificate() {
             Err(status) => break status,
         }
     };
-    assert_eq!((end.code(), end.message()), (tonic::Code::Unauthenticated, "the certificate has expired"));
+    assert_eq!(
+        (end.code(), end.message()),
+        (tonic::Code::Unauthenticated, "the certificate has expired")
+    );
     assert_eq!(stage.started.elapsed().as_secs(), 12);
 }

@@ -12,9 +12,15 @@ use crate::{
 #[tokio::test]
 async fn a_pods_token_gets_its_accounts_identity() {
     let plane = Plane::with_shop(QUIET).await;
-    let answer = plane.certify(&plane.token("cart-0", "cart"), request()).await.unwrap();
+    let answer = plane
+        .certify(&plane.token("cart-0", "cart"), request())
+        .await
+        .unwrap();
     let (_, leaf) = parse_x509_certificate(&answer.chain[0]).unwrap();
-    assert_eq!(identity::uris(&leaf), ["spiffe://cluster.local/ns/shop/sa/cart"]);
+    assert_eq!(
+        identity::uris(&leaf),
+        ["spiffe://cluster.local/ns/shop/sa/cart"]
+    );
     assert_eq!(answer.roots, [plane.authority.root().as_ref().to_vec()]);
     let report = plane.hub.ask(|state| state.report(0)).await.unwrap();
     assert_eq!(report.certificates[0].pod, "shop/cart-0");
@@ -30,37 +36,64 @@ async fn without_a_valid_token_there_is_none() {
         uid: String::new(),
         service_account: "cart".into(),
     };
-    let stolen = other.tokens().mint(&who, QUIET, crate::clock::Wall::System).unwrap();
+    let stolen = other
+        .tokens()
+        .mint(&who, QUIET, crate::clock::Wall::System)
+        .unwrap();
     for token in ["", "a.b.c", stolen.as_str()] {
-        assert_eq!(plane.certify(token, request()).await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(
+            plane.certify(token, request()).await.unwrap_err().code(),
+            Code::Unauthenticated
+        );
     }
 }
 
 #[tokio::test]
 async fn a_pod_that_is_not_there_or_runs_as_another_gets_none() {
     let plane = Plane::with_shop(QUIET).await;
-    let absent = plane.certify(&plane.token("cart-9", "cart"), request()).await.unwrap_err();
+    let absent = plane
+        .certify(&plane.token("cart-9", "cart"), request())
+        .await
+        .unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);
-    let other = plane.certify(&plane.token("cart-0", "admin"), request()).await.unwrap_err();
+    let other = plane
+        .certify(&plane.token("cart-0", "admin"), request())
+        .await
+        .unwrap_err();
     assert_eq!(other.code(), Code::PermissionDenied);
-    let gone = Event::Delete(Key { kind: Kind::Pod, name: Name::new("shop", "cart-0") });
+    let gone = Event::Delete(Key {
+        kind: Kind::Pod,
+        name: Name::new("shop", "cart-0"),
+    });
     plane.events(vec![gone]).await;
-    let gone = plane.certify(&plane.token("cart-0", "cart"), request()).await.unwrap_err();
+    let gone = plane
+        .certify(&plane.token("cart-0", "cart"), request())
+        .await
+        .unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
 }
 
 #[tokio::test]
 async fn a_request_that_is_none_is_refused() {
     let plane = Plane::with_shop(QUIET).await;
-    let refused = plane.certify(&plane.token("cart-0", "cart"), b"nonsense".to_vec()).await.unwrap_err();
+    let refused = plane
+        .certify(&plane.token("cart-0", "cart"), b"nonsense".to_vec())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    let long = plane.certify(&plane.token("cart-0", "cart"), vec![0; 100_000]).await.unwrap_err();
+    let long = plane
+        .certify(&plane.token("cart-0", "cart"), vec![0; 100_000])
+        .await
+        .unwrap_err();
     assert_eq!(long.code(), Code::OutOfRange);
 }
 
 #[tokio::test]
 async fn before_the_source_was_read_nobody_is_known() {
     let plane = Plane::start(QUIET).await;
-    let early = plane.certify(&plane.token("cart-0", "cart"), request()).await.unwrap_err();
+    let early = plane
+        .certify(&plane.token("cart-0", "cart"), request())
+        .await
+        .unwrap_err();
     assert_eq!(early.code(), Code::Unavailable);
 }

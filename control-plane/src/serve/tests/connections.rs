@@ -22,12 +22,19 @@ use crate::{
 async fn plaintext_and_older_tls_are_refused() {
     let plane = Plane::with_shop(QUIET).await;
     let mut plain = TcpStream::connect(plane.address).await.unwrap();
-    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    plain
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     // An alert, then the end: never a settings frame.
     let _reset = plain.read_to_end(&mut answer).await;
     assert!(answer.first().is_none_or(|it| *it == 0x15), "{answer:?}");
-    let old = client(plane.authority.root().clone(), None, &[&rustls::version::TLS12]);
+    let old = client(
+        plane.authority.root().clone(),
+        None,
+        &[&rustls::version::TLS12],
+    );
     let error = handshake(plane.address, old).await.unwrap_err();
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
 }
@@ -38,7 +45,9 @@ async fn more_connections_than_allowed_are_closed_and_counted() {
     let _first = plane.connect(None).await.unwrap();
     let second = plane.connect(None).await.unwrap();
     assert!(plane.connect(None).await.is_err());
-    let too_many = Refused { reason: Reason::TooMany };
+    let too_many = Refused {
+        reason: Reason::TooMany,
+    };
     assert_eq!(plane.metrics.refused.get_or_create(&too_many).get(), 1);
     drop(second);
     eventually(async || plane.metrics.connections.get() == 1).await;
@@ -49,9 +58,19 @@ async fn more_connections_than_allowed_are_closed_and_counted() {
 async fn a_caller_below_a_foreign_root_is_refused() {
     let plane = Plane::with_shop(QUIET).await;
     let (_state, foreign) = authority();
-    let (issued, key) = foreign.own("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
-    let credentials = Credentials { chain: issued.chain, key: key_of(key) };
-    assert!(plane.watch_with(hello("cart-0"), credentials).await.is_err());
+    let (issued, key) = foreign
+        .own("spiffe://cluster.local/ns/shop/sa/cart")
+        .unwrap();
+    let credentials = Credentials {
+        chain: issued.chain,
+        key: key_of(key),
+    };
+    assert!(
+        plane
+            .watch_with(hello("cart-0"), credentials)
+            .await
+            .is_err()
+    );
     let report = plane.hub.ask(|state| state.report(0)).await.unwrap();
     assert!(report.proxies.is_empty());
 }
@@ -60,19 +79,38 @@ async fn a_caller_below_a_foreign_root_is_refused() {
 async fn watching_needs_a_certificate_of_the_pods_own_account() {
     let plane = Plane::with_shop(QUIET).await;
     let channel = plane.connect(None).await.unwrap();
-    let hello_alone = v1::WatchRequest { message: Some(v1::watch_request::Message::Hello(hello("cart-0"))) };
+    let hello_alone = v1::WatchRequest {
+        message: Some(v1::watch_request::Message::Hello(hello("cart-0"))),
+    };
     let mut client = v1::discovery_client::DiscoveryClient::new(channel);
-    let anonymous = client.watch(tokio_stream::once(hello_alone)).await.map(drop).unwrap_err();
+    let anonymous = client
+        .watch(tokio_stream::once(hello_alone))
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!(anonymous.code(), Code::Unauthenticated);
     let code = |answer: Result<Watcher, tonic::Status>| answer.map(drop).unwrap_err().code();
-    let other = plane.watch_with(hello("cart-0"), plane.credentials("admin")).await;
+    let other = plane
+        .watch_with(hello("cart-0"), plane.credentials("admin"))
+        .await;
     assert_eq!(code(other), Code::PermissionDenied);
     let other = plane.credentials_of("spiffe://cluster.local/ns/billing/sa/cart");
-    assert_eq!(code(plane.watch_with(hello("cart-0"), other).await), Code::PermissionDenied);
-    let absent = plane.watch_with(hello("cart-9"), plane.credentials("cart")).await;
+    assert_eq!(
+        code(plane.watch_with(hello("cart-0"), other).await),
+        Code::PermissionDenied
+    );
+    let absent = plane
+        .watch_with(hello("cart-9"), plane.credentials("cart"))
+        .await;
     assert_eq!(code(absent), Code::NotFound);
-    let replaced = v1::Hello { pod_uid: "another".into(), ..hello("cart-0") };
-    assert_eq!(code(plane.watch_with(replaced, plane.credentials("cart")).await), Code::PermissionDenied);
+    let replaced = v1::Hello {
+        pod_uid: "another".into(),
+        ..hello("cart-0")
+    };
+    assert_eq!(
+        code(plane.watch_with(replaced, plane.credentials("cart")).await),
+        Code::PermissionDenied
+    );
 }
 
 #[tokio::test]
@@ -83,20 +121,48 @@ async fn a_second_root_reaches_proxies_and_admits_its_callers_until_it_is_remove
     let (_state, second) = authority();
     let both: Roots = [plane.authority.root().clone(), second.root().clone()].into();
     plane.tls.send_replace(tls_of(&plane.authority, &both));
-    plane.hub.ask(move |state| state.set_roots(both)).await.unwrap();
+    plane
+        .hub
+        .ask(move |state| state.set_roots(both))
+        .await
+        .unwrap();
     let response = watcher.next().await;
-    let Some(Body::TrustBundle(bundle)) = &response.resources[0].body else { panic!("{:?}", names(&response)) };
+    let Some(Body::TrustBundle(bundle)) = &response.resources[0].body else {
+        panic!("{:?}", names(&response))
+    };
     assert_eq!(bundle.roots.len(), 2);
-    let (issued, key) = second.own("spiffe://cluster.local/ns/shop/sa/cart").unwrap();
-    let credentials = Credentials { chain: issued.chain, key: key_of(key) };
-    let mut admitted = plane.watch_with(hello("cart-1"), credentials).await.unwrap();
+    let (issued, key) = second
+        .own("spiffe://cluster.local/ns/shop/sa/cart")
+        .unwrap();
+    let credentials = Credentials {
+        chain: issued.chain,
+        key: key_of(key),
+    };
+    let mut admitted = plane
+        .watch_with(hello("cart-1"), credentials)
+        .await
+        .unwrap();
     admitted.next().await;
     let one: Roots = Arc::from([plane.authority.root().clone()]);
     plane.tls.send_replace(tls_of(&plane.authority, &one));
     let ended = admitted.hear().await.unwrap_err();
-    assert_eq!((ended.code(), ended.message()), (Code::Unauthenticated, "the certificate's root is no longer trusted"));
+    assert_eq!(
+        (ended.code(), ended.message()),
+        (
+            Code::Unauthenticated,
+            "the certificate's root is no longer trusted"
+        )
+    );
     // The first root's caller stays.
     plane.apply(vec![pod("cart-2", "10.1.0.3")]).await;
-    plane.hub.ask(move |state| state.set_roots(one)).await.unwrap();
-    assert!(names(&watcher.next().await).iter().any(|it| it == "TRUST_BUNDLE" || it == "MESH"));
+    plane
+        .hub
+        .ask(move |state| state.set_roots(one))
+        .await
+        .unwrap();
+    assert!(
+        names(&watcher.next().await)
+            .iter()
+            .any(|it| it == "TRUST_BUNDLE" || it == "MESH")
+    );
 }

@@ -73,7 +73,12 @@ pub(crate) fn tls_of(authority: &Authority, roots: &Roots) -> Arc<Tls> {
 
 pub(crate) fn authority() -> (TempDir, Arc<Authority>) {
     let state = tempfile::tempdir().unwrap();
-    let authority = Authority::open(&state.path().join("state"), DOMAIN, Duration::from_secs(3600), Wall::System);
+    let authority = Authority::open(
+        &state.path().join("state"),
+        DOMAIN,
+        Duration::from_secs(3600),
+        Wall::System,
+    );
     (state, Arc::new(authority.unwrap()))
 }
 
@@ -90,11 +95,20 @@ impl Plane {
         let (roots, roots_out) = watch::channel(first.clone());
         let (tls, tls_out) = watch::channel(tls_of_first);
         let (hub, run_hub) = Hub::new(State::new(Index::new(&[]), DOMAIN, first, metrics.clone()));
-        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
-        let Address::Tcp(address) = listener.address().unwrap() else { panic!() };
+        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap()))
+            .await
+            .unwrap();
+        let Address::Tcp(address) = listener.address().unwrap() else {
+            panic!()
+        };
         let clock = Wall::System;
-        let acceptor =
-            Acceptor { listener, tls: tls_out.clone(), most_connections, clock, metrics: metrics.clone() };
+        let acceptor = Acceptor {
+            listener,
+            tls: tls_out.clone(),
+            most_connections,
+            clock,
+            metrics: metrics.clone(),
+        };
         let service = Identity {
             hub: hub.clone(),
             tokens: authority::tokens(authority.clone(), clock),
@@ -102,11 +116,29 @@ impl Plane {
             roots: roots_out,
             metrics: metrics.clone(),
         };
-        let discovery =
-            Discovery(Context { hub: hub.clone(), heartbeat, clock, tls: tls_out, metrics: metrics.clone() });
-        let serve = async move { crate::serve::run(acceptor, service, discovery).await.unwrap() };
+        let discovery = Discovery(Context {
+            hub: hub.clone(),
+            heartbeat,
+            clock,
+            tls: tls_out,
+            metrics: metrics.clone(),
+        });
+        let serve = async move {
+            crate::serve::run(acceptor, service, discovery)
+                .await
+                .unwrap()
+        };
         let tasks = [runtime::spawn(run_hub), runtime::spawn(serve)];
-        Self { _state: state, authority, hub, address, _roots: roots, tls, metrics, _tasks: tasks }
+        Self {
+            _state: state,
+            authority,
+            hub,
+            address,
+            _roots: roots,
+            tls,
+            metrics,
+            _tasks: tasks,
+        }
     }
 
     /// With the shop's cart: two pods behind a service.
@@ -118,16 +150,27 @@ impl Plane {
     }
 
     pub(crate) async fn apply(&self, objects: Vec<Object>) {
-        self.events(objects.into_iter().map(Event::Apply).collect()).await;
+        self.events(objects.into_iter().map(Event::Apply).collect())
+            .await;
     }
 
     pub(crate) async fn events(&self, events: Vec<Event>) {
-        self.hub.ask(move |state| state.apply(events)).await.unwrap();
+        self.hub
+            .ask(move |state| state.apply(events))
+            .await
+            .unwrap();
     }
 
     pub(crate) fn token(&self, pod: &str, account: &str) -> String {
-        let who = Claimed { pod: Name::new("shop", pod), uid: String::new(), service_account: account.to_owned() };
-        self.authority.tokens().mint(&who, Duration::from_secs(600), Wall::System).unwrap()
+        let who = Claimed {
+            pod: Name::new("shop", pod),
+            uid: String::new(),
+            service_account: account.to_owned(),
+        };
+        self.authority
+            .tokens()
+            .mint(&who, Duration::from_secs(600), Wall::System)
+            .unwrap()
     }
 
     /// What `Certify` would give to a pod of this account.
@@ -137,36 +180,78 @@ impl Plane {
 
     pub(crate) fn credentials_of(&self, identity: &str) -> Credentials {
         let (issued, key) = self.authority.own(identity).unwrap();
-        Credentials { chain: issued.chain, key: key.into() }
+        Credentials {
+            chain: issued.chain,
+            key: key.into(),
+        }
     }
 
-    pub(crate) async fn connect(&self, credentials: Option<Credentials>) -> Result<Channel, tonic::transport::Error> {
-        let config = client(self.authority.root().clone(), credentials, &[&rustls::version::TLS13]);
+    pub(crate) async fn connect(
+        &self,
+        credentials: Option<Credentials>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let config = client(
+            self.authority.root().clone(),
+            credentials,
+            &[&rustls::version::TLS13],
+        );
         let address = self.address;
         let connector = tower::service_fn(move |_| {
             let config = config.clone();
             async move { handshake(address, config).await.map(TokioIo::new) }
         });
-        Endpoint::from_static("http://control-plane").connect_with_connector(connector).await
+        Endpoint::from_static("http://control-plane")
+            .connect_with_connector(connector)
+            .await
     }
 
-    pub(crate) async fn certify(&self, token: &str, request: Vec<u8>) -> Result<v1::CertifyResponse, Status> {
+    pub(crate) async fn certify(
+        &self,
+        token: &str,
+        request: Vec<u8>,
+    ) -> Result<v1::CertifyResponse, Status> {
         let mut client = IdentityClient::new(self.connect(None).await.unwrap());
-        let request = v1::CertifyRequest { certificate_signing_request: request.into(), token: token.to_owned() };
-        client.certify(request).await.map(tonic::Response::into_inner)
+        let request = v1::CertifyRequest {
+            certificate_signing_request: request.into(),
+            token: token.to_owned(),
+        };
+        client
+            .certify(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub(crate) async fn watch(&self, pod: &str) -> Watcher {
-        self.watch_with(hello(pod), self.credentials("cart")).await.unwrap()
+        self.watch_with(hello(pod), self.credentials("cart"))
+            .await
+            .unwrap()
     }
 
-    pub(crate) async fn watch_with(&self, hello: v1::Hello, credentials: Credentials) -> Result<Watcher, Status> {
-        let channel = self.connect(Some(credentials)).await.map_err(|error| Status::unknown(error.to_string()))?;
+    pub(crate) async fn watch_with(
+        &self,
+        hello: v1::Hello,
+        credentials: Credentials,
+    ) -> Result<Watcher, Status> {
+        let channel = self
+            .connect(Some(credentials))
+            .await
+            .map_err(|error| Status::unknown(error.to_string()))?;
         let (requests, outgoing) = mpsc::channel(64);
         let message = v1::watch_request::Message::Hello(hello);
-        requests.send(v1::WatchRequest { message: Some(message) }).await.unwrap();
-        let responses = DiscoveryClient::new(channel).watch(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(Watcher { requests, responses })
+        requests
+            .send(v1::WatchRequest {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
+        let responses = DiscoveryClient::new(channel)
+            .watch(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        Ok(Watcher {
+            requests,
+            responses,
+        })
     }
 }
 
@@ -183,24 +268,35 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     pub(crate) async fn say(&self, message: v1::watch_request::Message) {
-        self.requests.send(v1::WatchRequest { message: Some(message) }).await.unwrap();
+        self.requests
+            .send(v1::WatchRequest {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn subscribe(&self, kind: v1::Kind, name: &str) {
-        self.say(v1::watch_request::Message::Subscribe(v1::Subscribe { name: Some(named(kind, name)), refresh: false }))
-            .await;
+        self.say(v1::watch_request::Message::Subscribe(v1::Subscribe {
+            name: Some(named(kind, name)),
+            refresh: false,
+        }))
+        .await;
     }
 
     /// The next response, acknowledged.
     pub(crate) async fn next(&mut self) -> v1::WatchResponse {
         let response = self.hear().await.unwrap().expect("the stream goes on");
-        self.say(v1::watch_request::Message::Acknowledge(response.nonce)).await;
+        self.say(v1::watch_request::Message::Acknowledge(response.nonce))
+            .await;
         response
     }
 
     /// The next response or the end, unanswered.
     pub(crate) async fn hear(&mut self) -> Result<Option<v1::WatchResponse>, Status> {
-        tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("an answer in time")
+        tokio::time::timeout(PATIENCE, self.responses.message())
+            .await
+            .expect("an answer in time")
     }
 }
 
@@ -211,7 +307,9 @@ pub(crate) async fn eventually(holds: impl AsyncFn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("it comes to hold");
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .expect("it comes to hold");
 }
 
 pub(crate) fn hello(pod: &str) -> v1::Hello {
@@ -225,21 +323,30 @@ pub(crate) fn hello(pod: &str) -> v1::Hello {
 }
 
 pub(crate) fn named(kind: v1::Kind, name: &str) -> v1::Name {
-    v1::Name { kind: kind.into(), name: name.to_owned() }
+    v1::Name {
+        kind: kind.into(),
+        name: name.to_owned(),
+    }
 }
 
 /// "kind name" of each resource, in order.
 pub(crate) fn names(response: &v1::WatchResponse) -> Vec<String> {
     let name = |it: &v1::Resource| {
         let name = it.name.clone().unwrap();
-        format!("{} {}", name.kind().as_str_name(), name.name).trim_end().to_owned()
+        format!("{} {}", name.kind().as_str_name(), name.name)
+            .trim_end()
+            .to_owned()
     };
     response.resources.iter().map(name).collect()
 }
 
 pub(crate) fn endpoints(response: &v1::WatchResponse) -> Vec<&v1::Endpoints> {
     let of = |it: &'_ v1::Resource| matches!(it.body, Some(v1::resource::Body::Endpoints(_)));
-    let bodies = response.resources.iter().filter(|it| of(it)).filter_map(|it| it.body.as_ref());
+    let bodies = response
+        .resources
+        .iter()
+        .filter(|it| of(it))
+        .filter_map(|it| it.body.as_ref());
     bodies
         .filter_map(|it| match it {
             v1::resource::Body::Endpoints(endpoints) => Some(endpoints),
@@ -250,7 +357,10 @@ pub(crate) fn endpoints(response: &v1::WatchResponse) -> Vec<&v1::Endpoints> {
 
 pub(crate) fn shop() -> Vec<Object> {
     vec![
-        Object::Namespace(Namespace { name: "shop".into(), ..Namespace::default() }),
+        Object::Namespace(Namespace {
+            name: "shop".into(),
+            ..Namespace::default()
+        }),
         service("cart", "10.0.0.1"),
         pod("cart-0", "10.1.0.1"),
         pod("cart-1", "10.1.0.2"),
@@ -262,7 +372,11 @@ pub(crate) fn service(name: &str, address: &str) -> Object {
         name: Name::new("shop", name),
         addresses: [address.parse().unwrap()].into(),
         selector: [("app".to_owned(), name.to_owned())].into(),
-        ports: vec![ServicePort { port: 80, target: TargetPort::Number(8080), ..ServicePort::default() }],
+        ports: vec![ServicePort {
+            port: 80,
+            target: TargetPort::Number(8080),
+            ..ServicePort::default()
+        }],
         ..Service::default()
     })
 }
@@ -285,12 +399,21 @@ pub(crate) fn pod(name: &str, address: &str) -> Object {
 
 pub(crate) fn request() -> Vec<u8> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+    CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap()
+        .der()
+        .to_vec()
 }
 
-pub(crate) async fn handshake(address: SocketAddr, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let socket = TcpStream::connect(address).await?;
-    TlsConnector::from(config).connect(ServerName::try_from("weft.invalid").unwrap(), socket).await
+    TlsConnector::from(config)
+        .connect(ServerName::try_from("weft.invalid").unwrap(), socket)
+        .await
 }
 
 pub(crate) fn client(
@@ -305,7 +428,9 @@ pub(crate) fn client(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Pinned(root)));
     let mut config = match credentials {
-        Some(it) => builder.with_client_auth_cert(it.chain, it.key.clone_key()).unwrap(),
+        Some(it) => builder
+            .with_client_auth_cert(it.chain, it.key.clone_key())
+            .unwrap(),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -329,7 +454,13 @@ impl ServerCertVerifier for Pinned {
         roots.add(self.0.clone())?;
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
         let parsed = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms.all)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &roots,
+            intermediates,
+            now,
+            algorithms.all,
+        )?;
         let (_, parsed) = x509_parser::parse_x509_certificate(leaf).unwrap();
         assert_eq!(identity::uris(&parsed), [identity::control_plane(DOMAIN)]);
         Ok(ServerCertVerified::assertion())
@@ -355,7 +486,9 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
