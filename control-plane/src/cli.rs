@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::run;
+use crate::{demo, run};
 
-mod status;
+pub(crate) mod status;
 mod token;
 
 #[derive(Debug, Parser)]
@@ -26,6 +26,11 @@ enum Command {
     /// What `run` starts of itself.
     #[command(subcommand, hide = true)]
     Stage(run::Stage),
+    /// Runs a small shop of real programs in a mesh, and shows what a mesh does for it.
+    Demo(demo::Arguments),
+    /// What `demo` runs in its pods.
+    #[command(subcommand, hide = true)]
+    DemoService(demo::Role),
     /// Shows proxies, what they hold, certificates and broken objects.
     Status(status::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
@@ -37,6 +42,8 @@ pub fn main() -> ExitCode {
     let answer = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Stage(stage) => run::stage(&stage),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::DemoService(role) => demo::service(&role),
         Command::Status(arguments) => status::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };

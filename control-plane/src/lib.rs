@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod reference;
 
+mod demo;
 mod run;
 
 mod ca;

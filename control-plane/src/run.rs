@@ -75,7 +75,7 @@ pub(crate) enum Stage {
 }
 
 /// This binary again, as a stage; named in process lists like what was typed.
-fn own_stage(name: &str) -> Command {
+pub(crate) fn own_stage(name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("weft").args(["stage", name]);
     command

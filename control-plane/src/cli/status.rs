@@ -53,12 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let body = runtime.block_on(async {
-        timeout(DEADLINE, ask(&socket))
-            .await
-            .context("no answer in time")?
-    })?;
-    let report: Report = serde_json::from_slice(&body).context("the answer can't be read")?;
+    let report = runtime.block_on(fetch(&socket))?;
     let text = match arguments.output {
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
         Output::Table => table(&report),
@@ -67,6 +62,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .write_all(text.as_bytes())
         .context("standard output")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// # Errors
+/// Without a control plane that answers on its status socket.
+pub(crate) async fn fetch(socket: &std::path::Path) -> anyhow::Result<Report> {
+    let body = timeout(DEADLINE, ask(socket))
+        .await
+        .context("no answer in time")??;
+    serde_json::from_slice(&body).context("the answer can't be read")
 }
 
 async fn ask(socket: &std::path::Path) -> anyhow::Result<Bytes> {

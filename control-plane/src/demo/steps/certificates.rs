@@ -1,0 +1,78 @@
+//! Every proxy renews its certificate under load, well before the old one ends.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::Instant;
+
+use super::{load::Load, sight};
+use crate::demo::{
+    board::Board,
+    finding::Finding,
+    shop::{CERTIFICATE_LIFETIME, Shop},
+    summary::round,
+};
+
+const RENEWALS: &str = "weft_control_renewals_total";
+
+pub(crate) async fn show(shop: &mut Shop, board: &Board) -> anyhow::Result<Finding> {
+    let load = Load::start(shop).await?;
+    let pods: Vec<String> = shop
+        .pods()
+        .iter()
+        .map(|pod| format!("shop/{pod}"))
+        .collect();
+    let renewals = sight::metric(shop, RENEWALS, &[]).await?;
+    let began = Instant::now();
+    board.say(&format!(
+        "certificates live {} s; waiting until all {} are new",
+        CERTIFICATE_LIFETIME.as_secs(),
+        pods.len()
+    ));
+    let report = shop
+        .until(CERTIFICATE_LIFETIME, |report| {
+            // Whole seconds: only what is surely younger than the step.
+            let age = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
+            let is_new = |pod: &String| {
+                let mut certificates = report.certificates.iter();
+                certificates.any(|it| it.pod == *pod && it.age_seconds < age)
+            };
+            pods.iter().all(is_new)
+        })
+        .await
+        .context("not every certificate was renewed")?;
+    let took = began.elapsed();
+    // The mesh connections of the old certificates end, too.
+    let renewed = sight::metric(shop, RENEWALS, &[]).await? - renewals;
+    let sum = load.stop(shop).await?;
+    let shortest = report
+        .certificates
+        .iter()
+        .map(|it| it.expires_seconds)
+        .min();
+
+    let mut finding = Finding::default();
+    finding.measure("certificates", pods.len());
+    finding.measure("all_renewed_seconds", round(took));
+    finding.measure("shortest_left_seconds", shortest.unwrap_or_default());
+    finding.measure("renewals_of_shopper", renewed);
+    finding.measure("calls", sum.calls());
+    finding.measure("failures", sum.failures());
+    finding.measure("slowest_milliseconds", sum.slowest_milliseconds);
+    finding.check(sum.failures() == 0, || {
+        format!("calls failed: {}", sum.failed_of())
+    });
+    finding.check(renewed > 0, || {
+        "the shopper's proxy counted no renewal".to_owned()
+    });
+    finding.told = format!(
+        "{} certificates renewed in {:.1} s, {} calls, {} failed",
+        pods.len(),
+        took.as_secs_f64(),
+        sum.calls(),
+        sum.failures()
+    );
+    Ok(finding)
+}
+
+const _: () = assert!(CERTIFICATE_LIFETIME.as_secs() > Duration::from_secs(10).as_secs());
