@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     io::Write,
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,10 +14,12 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header::HeaderName};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::unix::pipe,
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -32,7 +35,9 @@ use crate::{
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 pub(crate) async fn run() -> anyhow::Result<()> {
-    let mut asks = BufReader::new(tokio::io::stdin()).lines();
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let input = pipe::Receiver::from_owned_fd(input).context("standard input is not a pipe")?;
+    let mut asks = BufReader::new(input).lines();
     let mut jobs = Tasks::new();
     let mut running: HashMap<u64, Arc<Tally>> = HashMap::new();
     while let Some(line) = asks.next_line().await? {

@@ -27,7 +27,7 @@ pub(crate) struct Cart {
     /// Who answers
     #[arg(long)]
     name: String,
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 80)]
     port: u16,
     /// HOST:PORT of Redis; without it the cart is in memory
     #[arg(long)]

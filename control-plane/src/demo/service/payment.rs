@@ -58,9 +58,11 @@ pub(crate) async fn run(payment: &Payment) -> anyhow::Result<()> {
         async move {
             let handle = service_fn(move |request| {
                 let number = charges.fetch_add(1, Ordering::Relaxed) + 1;
-                let answer = charge(&payment, number);
-                async {
-                    let method = tower::service_fn(|_: tonic::Request<Charge>| async { answer });
+                let payment = Arc::clone(&payment);
+                async move {
+                    let method = tower::service_fn(|_: tonic::Request<Charge>| {
+                        std::future::ready(charge(&payment, number))
+                    });
                     let codec = ProstCodec::<Receipt, Charge>::default();
                     let answer = tonic::server::Grpc::new(codec).unary(method, request).await;
                     Ok::<_, Infallible>(answer)

@@ -18,7 +18,7 @@ pub(crate) struct Web {
     /// Who answers
     #[arg(long)]
     name: String,
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 80)]
     port: u16,
     /// The answer
     #[arg(long)]
