@@ -33,8 +33,9 @@ pub(crate) async fn metric(shop: &mut Shop, name: &str, labels: &[&str]) -> anyh
                 .is_some_and(|it| it.starts_with(['{', ' ']))
         })
         .filter(|line| labels.iter().all(|label| line.contains(label)));
-    let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    Ok(values.sum())
+    let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    // Counts of events, whole as they are.
+    Ok(values.sum::<f64>() as u64)
 }
 
 async fn read(shop: &mut Shop, url: &str) -> anyhow::Result<String> {
