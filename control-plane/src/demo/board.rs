@@ -120,7 +120,7 @@ impl Board {
              \n  touch $MESH/faults/stock-1    # a pod that fails; rm it again\
              \n  $EDITOR $MESH/manifests/canary.yaml    # in effect when written\
              \n  weft status --mesh $MESH\n",
-            program.parent().unwrap_or(Path::new(".")).display(),
+            program.parent().unwrap_or_else(|| Path::new(".")).display(),
         );
         self.line(&text);
         self.foot.replace(text);

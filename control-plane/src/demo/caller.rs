@@ -40,6 +40,12 @@ pub(crate) struct Caller {
 #[derive(Debug)]
 pub(crate) struct Load(u64);
 
+impl Load {
+    pub(crate) const fn id(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Caller {
     pub(crate) fn start(plan: &Plan) -> anyhow::Result<Self> {
         let mut program = Program::start(plan, true)?;

@@ -175,8 +175,8 @@ mod tests {
     #[tokio::test]
     async fn the_store_s_answers_are_understood() {
         let said = |bytes: &'static [u8]| async move { decode(&mut BufReader::new(bytes)).await };
-        assert_eq!(said(b"$3\r\ntea\r\n").await.unwrap(), b"tea");
-        assert_eq!(said(b"+OK\r\n").await.unwrap(), b"OK");
+        assert_eq!(said(b"$3\r\ntea\r\n").await.unwrap(), "tea");
+        assert_eq!(said(b"+OK\r\n").await.unwrap(), "OK");
         assert_eq!(said(b"$-1\r\n").await.unwrap(), EMPTY);
         for broken in [b"" as &[u8], b"-ERR no\r\n", b"$3\r\nte", b"$x\r\n"] {
             assert!(said(broken).await.is_err(), "{broken:?}");

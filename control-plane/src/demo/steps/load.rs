@@ -1,10 +1,19 @@
 //! Steady load on every service, over HTTP, gRPC and through nginx to Redis.
 
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::timeout;
+
 use crate::demo::{
-    caller::Load as Job,
+    caller::{Load as Job, Reports},
     job::{Report, Target},
     shop::Shop,
 };
+
+/// Calls, after which a job is under way.
+const ENOUGH: u64 = 10;
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Whom, over how many connections, how often in a second.
 pub(crate) fn everything() -> [(Target, u32, u32); 4] {
@@ -26,7 +35,22 @@ impl Load {
         for (target, lanes, per_second) in everything() {
             jobs.push(shop.shopper()?.load(target, lanes, per_second).await?);
         }
-        Ok(Self(jobs))
+        let load = Self(jobs);
+        load.under_way(shop).await?;
+        Ok(load)
+    }
+
+    /// Waits until every path has been gone, by both of its IP versions.
+    async fn under_way(&self, shop: &mut Shop) -> anyhow::Result<()> {
+        let goes = |reports: &Reports| {
+            let calls = |job: &Job| reports.get(&job.id()).map_or(0, Report::calls);
+            self.0.iter().all(|job| calls(job) >= ENOUGH)
+        };
+        let mut reports = shop.shopper()?.reports();
+        let came = timeout(LIMIT, reports.wait_for(goes)).await;
+        came.context("the load did not start")?
+            .context("the shopper has gone")?;
+        Ok(())
     }
 
     /// All of it together.
