@@ -65,9 +65,9 @@ fi
 if [ "${1:-test}" = test ]; then
   # gRPC by another implementation than tonic. Pinned: a test must not change by itself.
   python="${CARGO_TARGET_DIR:-target}/tools/python"
-  if ! "$python/bin/python" -c 'import grpc' 2>/dev/null; then
-    echo "setup: python with grpcio in $python"
+  if ! "$python/bin/python" -c 'import grpc, websockets' 2>/dev/null; then
+    echo "setup: python with grpcio and websockets in $python"
     /usr/bin/python3 -m venv "$python"
-    "$python/bin/pip" install --quiet --disable-pip-version-check grpcio==1.85.1
+    "$python/bin/pip" install --quiet --disable-pip-version-check grpcio==1.85.1 websockets==15.0.1
   fi
 fi

@@ -6,3 +6,6 @@
 
 mod harness;
 mod run;
+mod http1;
+mod pair;
+mod programs;

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod programs;
+pub mod raw;
 pub mod reference;
 pub mod wait;
 pub mod world;

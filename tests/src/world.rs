@@ -125,6 +125,12 @@ impl World {
         self.mesh.scratch(name)
     }
 
+    /// Where those directories are.
+    #[must_use]
+    pub fn scratch_root(&self) -> &Path {
+        self.mesh.scratch_root()
+    }
+
     /// Whole or not at all, as an editor does.
     pub fn write_manifest(&self, file: &str, text: &str) {
         let path = self.directory().join("manifests").join(file);

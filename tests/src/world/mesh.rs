@@ -56,6 +56,10 @@ impl Mesh {
         self.directory.path()
     }
 
+    pub(super) fn scratch_root(&self) -> &Path {
+        self.scratch.path()
+    }
+
     pub(super) fn scratch(&self, name: &str) -> PathBuf {
         let path = self.scratch.path().join(name);
         fs::create_dir(&path).expect("each name once");

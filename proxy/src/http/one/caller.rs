@@ -102,6 +102,8 @@ pub(crate) struct Answer {
     is_mesh: bool,
     /// Whether another request may follow, if this exchange ends well.
     pub(in crate::http) persistence: Persistence,
+    /// The request has a body, which an early answer may leave unread.
+    has_request_body: bool,
     framing: Framing,
     state: State,
 }
@@ -126,8 +128,17 @@ impl Answer {
             asked,
             is_mesh,
             persistence,
+            has_request_body: false,
             framing: Framing::None,
             state: State::Waiting,
+        }
+    }
+
+    /// Answers a request that is framed so.
+    pub(in crate::http) fn to(self, request: Framing) -> Self {
+        Self {
+            has_request_body: request != Framing::None,
+            ..self
         }
     }
 
@@ -171,7 +182,10 @@ impl message::Answer<Response, Box<Fields>> for Answer {
     async fn head(&mut self, head: Response, last: bool) -> Result<(), Break> {
         self.state = State::Started;
         self.framing = self.asked.reframe(head.framing);
-        if self.framing == Framing::UntilClose {
+        // Who answers and closes takes no more of the body (RFC 9112 §9.3): the
+        // caller must know before it sends the rest.
+        let leaves = self.has_request_body && !head.head.keeps_alive();
+        if self.framing == Framing::UntilClose || leaves {
             self.persistence = Persistence::Close;
         }
         let edit = self.edit();
