@@ -9,3 +9,5 @@ mod run;
 mod http1;
 mod pair;
 mod programs;
+mod streams;
+mod tcp;

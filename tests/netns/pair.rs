@@ -12,7 +12,7 @@ const FIRST_PORT: u16 = 9000;
 const PORTS: u16 = 64;
 
 pub(crate) struct Side {
-    pub(crate) world: World,
+    _world: World,
     pub(crate) application: Pod,
     pub(crate) client: Pod,
 }
@@ -24,7 +24,7 @@ impl Side {
         let application = world.idle("shop/raw-0");
         let client = world.idle("shop/client-0");
         Self {
-            world,
+            _world: world,
             application,
             client,
         }
