@@ -10,7 +10,7 @@ build=(cc:build-essential cmake:cmake git:git)
 demo=(curl:curl nginx:nginx-light redis-server:redis-server /usr/lib/postgresql:postgresql
   tcpdump:tcpdump ip:iproute2 unshare:util-linux)
 tests=(nft:nftables mariadbd:mariadb-server nats-server:nats-server wrk:wrk haproxy:haproxy
-  python3:python3 /usr/share/doc/python3-venv:python3-venv)
+  openssl:openssl python3:python3 /usr/share/doc/python3-venv:python3-venv)
 
 case "${1:-test}" in
   build) wanted=("${build[@]}") ;;

@@ -423,6 +423,39 @@ fn websockets_pass_and_other_upgrades_do_not() {
 }
 
 #[test]
+fn pipelined_requests_are_answered_in_order() {
+    if !world::possible() {
+        return;
+    }
+    let pair = Pair::new();
+    let answer = |body: &str| {
+        send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}"
+        ))
+    };
+    let three: String = (1..4)
+        .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: a\r\n\r\n"))
+        .collect();
+    let script = Script {
+        client: vec![
+            send(three),
+            Step::Hear("a1"),
+            Step::Hear("a2"),
+            Step::Hear("a3"),
+        ],
+        application: vec![vec![
+            Step::Hear("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            answer("a1"),
+            Step::Hear("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            answer("a2"),
+            Step::Hear("GET /3 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            answer("a3"),
+        ]],
+    };
+    same(&pair, &[("pipelined", script)]);
+}
+
+#[test]
 fn connect_is_refused_by_name_and_never_arrives() {
     if !world::possible() {
         return;

@@ -4,6 +4,7 @@
 //! transparent proxy can't but differ, `docs/differences.md` says so and the
 //! test here holds it.
 
+mod differences;
 mod harness;
 mod run;
 mod http1;

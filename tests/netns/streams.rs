@@ -233,6 +233,7 @@ fn a_caller_that_leaves_during_an_upload_is_seen_by_the_application() {
     let _server = Server::start(mesh.application.listen(port), move |mut stream| {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         if read_head(&mut stream).is_ok() {
+            let _ = gone.lock().unwrap().send(None);
             let read = std::io::copy(&mut stream, &mut std::io::sink());
             let _ = gone.lock().unwrap().send(read.ok());
         }
@@ -243,6 +244,7 @@ fn a_caller_that_leaves_during_an_upload_is_seen_by_the_application() {
         "POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: 1000\r\n\r\nsome"
     )
     .unwrap();
+    assert_eq!(left.recv_timeout(PATIENCE), Ok(None), "the head arrives");
     let reset = socket2::SockRef::from(&upload).set_linger(Some(Duration::ZERO));
     reset.unwrap();
     drop(upload);

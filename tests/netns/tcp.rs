@@ -237,11 +237,9 @@ fn a_connection_that_nobody_accepts_is_reset_after_it_was_accepted() {
         &[send("\u{1}"), Step::HearAll],
     );
     assert_eq!((heard.bytes.len(), heard.end), (0, End::Reset));
-    let line = pair
-        .meshed
-        .client
-        .logs("the connection", |line| line["kind"] == "connection");
-    assert!(line["fault"]["reason"] == "connect-refused", "{line}");
+    pair.meshed.application.logs("the refusal", |line| {
+        line["kind"] == "connection" && line["fault"]["reason"] == "connect-refused"
+    });
 }
 
 #[test]
