@@ -6,9 +6,9 @@
 
 mod differences;
 mod harness;
-mod run;
 mod http1;
 mod pair;
 mod programs;
+mod run;
 mod streams;
 mod tcp;
