@@ -7,9 +7,7 @@
 pub mod http1 {
     use bytes::{Bytes, BytesMut};
 
-    use crate::http::h1::{
-        self, Bad, BodyDecoder, Decoded, Edit, Fields, Framing, Limits, MeshFields,
-    };
+    use crate::http::h1::{self, Bad, BodyDecoder, Decoded, Edit, Fields, Framing, Limits};
     use crate::http::h1::{Persistence, Scanner, Version};
 
     /// Name and value, as they came.
@@ -156,7 +154,7 @@ pub mod http1 {
                 }
             }
             if written_as == Framing::Chunked {
-                h1::encode_last_chunk(&mut body.written, last.as_deref(), MeshFields::Strip);
+                h1::encode_last_chunk(&mut body.written, last.as_deref());
             }
             Ok(body)
         }
@@ -185,7 +183,6 @@ pub mod http1 {
             framing,
             path: None,
             persistence,
-            mesh_fields: MeshFields::Strip,
             extra: &[],
         }
     }

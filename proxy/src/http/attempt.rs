@@ -238,20 +238,18 @@ impl Way<'_, '_> {
         answer: &mut V::Answer,
         began: Instant,
     ) -> First<V> {
-        let peeks = !self
-            .tries
-            .plan
-            .backend
-            .policy
-            .retries
-            .grpc_statuses
-            .is_empty();
+        let Tries { plan, deadline, .. } = &*self.tries;
+        let peeks = !plan.backend.policy.retries.grpc_statuses.is_empty();
         let wait = async {
             loop {
+                let late = || deadline.of_first_byte(Instant::now());
                 let head = tokio::select! {
-                    head = pumping.with(responding.head()) => head?,
+                    head = pumping.with_until(responding.head(), late) => head?,
                     () = answer.cancelled() => return Err(Stop::Caller(Break::Gone)),
-                }?;
+                };
+                let Some(head) = head.transpose()? else {
+                    return Ok(None);
+                };
                 if (100..200).contains(&head.status()) && head.status() != 101 {
                     answer.informational(head).await?;
                     continue;
@@ -263,22 +261,16 @@ impl Way<'_, '_> {
                         other => Some(other),
                     };
                 }
-                return Ok((head, chunk));
+                return Ok(Some((head, chunk)));
             }
         };
-        let by = [
-            self.tries.deadline.of_try(began),
-            self.tries.deadline.of_first_byte(began),
-        ];
-        let waited = match by.into_iter().flatten().min() {
+        let waited = match deadline.of_try(began) {
             None => wait.await,
-            Some(by) => match timeout_at(by, wait).await {
-                Ok(waited) => waited,
-                Err(_) => return First::Late(Reason::FirstByteTimeout),
-            },
+            Some(by) => timeout_at(by, wait).await.unwrap_or(Ok(None)),
         };
         match waited {
-            Ok((head, chunk)) => First::Answer(head, chunk),
+            Ok(Some((head, chunk))) => First::Answer(head, chunk),
+            Ok(None) => First::Late(Reason::FirstByteTimeout),
             Err(Stop::Caller(left)) => First::Caller(left),
             Err(Stop::Endpoint(broken)) => First::Broken(broken),
         }

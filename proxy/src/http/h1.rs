@@ -23,8 +23,8 @@ mod tests;
 pub(crate) use bad::Bad;
 pub(crate) use body::{BodyDecoder, Decoded};
 pub(crate) use encode::{
-    Edit, MeshFields, Persistence, encode_answer, encode_chunk, encode_chunk_end,
-    encode_chunk_start, encode_last_chunk, encode_request, encode_response,
+    Edit, Persistence, encode_answer, encode_chunk, encode_chunk_end, encode_chunk_start,
+    encode_last_chunk, encode_request, encode_response,
 };
 pub(crate) use fields::{Field, Fields};
 pub(crate) use framing::{Asked, Framing, request_framing, response_framing};

@@ -91,7 +91,11 @@ impl World {
         let caller = (self.net.caller(), self.net.at(1, 15006), SERVICE);
         let snapshot = self.callers_snapshot();
         self.start(caller, snapshot, authority.store(WEB)).await;
-        let callee = (self.net.at(2, 15001), self.net.callee(), self.net.application());
+        let callee = (
+            self.net.at(2, 15001),
+            self.net.callee(),
+            self.net.application(),
+        );
         let snapshot = Snapshot {
             revision: 1,
             workload: Some(Arc::new(self.workload())),
@@ -151,11 +155,18 @@ impl World {
 
     fn callers_snapshot(&self) -> Snapshot {
         let cells = Arc::new(BackendCells::default());
-        let dead = (0..self.dead).map(|number| self.endpoint(self.net.at(100 + number, 15006), &cells));
+        let dead =
+            (0..self.dead).map(|number| self.endpoint(self.net.at(100 + number, 15006), &cells));
         let live = self.endpoint(self.net.callee(), &cells);
         let endpoints = dead.chain([live]).collect();
         let service = samples::service("cart");
-        let backend = Backend::new(service.clone(), 80, Arc::new(self.policy.clone()), endpoints, cells);
+        let backend = Backend::new(
+            service.clone(),
+            80,
+            Arc::new(self.policy.clone()),
+            endpoints,
+            cells,
+        );
         let port = ServicePort {
             service,
             port: 80,
@@ -260,7 +271,8 @@ fn http1_crosses_two_sidecars_byte_for_byte() {
             "HTTP/1.1 204 No Content\r\n\r\n",
         ]);
         let mut caller = world.connect().await;
-        let request = "GET /a?b=%41 HTTP/1.1\r\nHOST: cart\r\nX-oDd:  spaced \r\nAccept: */*\r\n\r\n";
+        let request =
+            "GET /a?b=%41 HTTP/1.1\r\nHOST: cart\r\nX-oDd:  spaced \r\nAccept: */*\r\n\r\n";
         caller.write_all(request.as_bytes()).await.unwrap();
         let head = message(&mut caller).await.unwrap();
         assert_eq!(told.recv().await.unwrap(), request);
@@ -270,8 +282,16 @@ fn http1_crosses_two_sidecars_byte_for_byte() {
         );
         assert_eq!(body(&mut caller, 2).await, "ok");
         // The connection, its lane and the application's connection serve again.
-        caller.write_all(b"GET /2 HTTP/1.1\r\nhost: cart\r\n\r\n").await.unwrap();
-        assert!(message(&mut caller).await.unwrap().starts_with("HTTP/1.1 204 "));
+        caller
+            .write_all(b"GET /2 HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 204 ")
+        );
     });
 }
 
@@ -293,6 +313,32 @@ fn what_the_mesh_tells_itself_stays_inside() {
 }
 
 #[test]
+fn an_application_cannot_pretend_that_its_proxy_refused() {
+    within(async {
+        let mut world = World::new();
+        // Believed, it would be tried again: nothing had been sent.
+        let mut told = world.answer(
+            &["HTTP/1.1 503 No\r\nweft-fault: inbound/connect-refused\r\ncontent-length: 0\r\n\r\n";
+                2],
+        );
+        world.policy.retries.attempts = 1;
+        let mut caller = world.connect().await;
+        caller
+            .write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 503 ")
+        );
+        assert!(told.recv().await.is_some());
+        assert!(told.try_recv().is_err());
+    });
+}
+
+#[test]
 fn a_denied_caller_learns_the_reason_and_the_application_nothing() {
     within(async {
         let mut world = World::new();
@@ -303,10 +349,15 @@ fn a_denied_caller_learns_the_reason_and_the_application_nothing() {
         });
         let mut told = world.answer(&[]);
         let mut caller = world.connect().await;
-        caller.write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n").await.unwrap();
+        caller
+            .write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await
+            .unwrap();
         let head = message(&mut caller).await.unwrap();
         assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
-        assert!(head.contains("proxy-status: weft-inbound; error=http_request_denied; details=\"access-denied\""));
+        assert!(head.contains(
+            "proxy-status: weft-inbound; error=http_request_denied; details=\"access-denied\""
+        ));
         assert!(!head.contains("weft-fault"), "{head}");
         assert!(told.try_recv().is_err());
     });
@@ -318,7 +369,8 @@ fn a_malformed_request_reaches_nobody() {
         let mut world = World::new();
         let mut told = world.answer(&[]);
         let mut caller = world.connect().await;
-        let request = b"POST / HTTP/1.1\r\nhost: cart\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n";
+        let request =
+            b"POST / HTTP/1.1\r\nhost: cart\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n";
         caller.write_all(request).await.unwrap();
         let head = message(&mut caller).await.unwrap();
         assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
@@ -337,7 +389,10 @@ fn a_dead_endpoint_is_passed_over() {
         let _told = world.answer(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 8]);
         let mut caller = world.connect().await;
         for _ in 0..8 {
-            caller.write_all(b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            caller
+                .write_all(b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
             let head = message(&mut caller).await.unwrap();
             assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         }
@@ -354,8 +409,18 @@ fn an_answer_before_the_body_and_an_interim_one_are_passed_on() {
         let mut caller = world.connect().await;
         let request = b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 1000000\r\nexpect: 100-continue\r\n\r\n";
         caller.write_all(request).await.unwrap();
-        assert!(message(&mut caller).await.unwrap().starts_with("HTTP/1.1 103 "));
-        assert!(message(&mut caller).await.unwrap().starts_with("HTTP/1.1 413 "));
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 103 ")
+        );
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 413 ")
+        );
     });
 }
 
@@ -370,10 +435,18 @@ fn a_websocket_becomes_a_tunnel() {
         let mut caller = world.connect().await;
         let request = "GET /chat HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         caller.write_all(request.as_bytes()).await.unwrap();
-        assert!(message(&mut caller).await.unwrap().starts_with("HTTP/1.1 101 "));
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 101 ")
+        );
         assert_eq!(body(&mut caller, 5).await, "hello");
         assert!(told.recv().await.unwrap().contains("pgrade: websocket"));
-        caller.write_all(b"\x81\x05 ping\r\n\r\n".map(|byte| byte & 0x7f).as_slice()).await.unwrap();
+        caller
+            .write_all(b"\x81\x05 ping\r\n\r\n".map(|byte| byte & 0x7f).as_slice())
+            .await
+            .unwrap();
         assert_eq!(body(&mut caller, 4).await, "pong");
     });
 }
@@ -424,7 +497,9 @@ fn http2_streams_cross_with_trailers() {
             let _ = connection.await;
         });
         for path in ["/a", "/b", "/c"] {
-            let request = ::http::Request::post(format!("http://cart{path}")).body(()).unwrap();
+            let request = ::http::Request::post(format!("http://cart{path}"))
+                .body(())
+                .unwrap();
             let (response, _) = sender.send_request(request, true).unwrap();
             let mut answer = response.await.unwrap().into_body();
             assert_eq!(answer.data().await.unwrap().unwrap(), path);
@@ -447,10 +522,20 @@ fn a_draining_proxy_serves_and_retires_its_connections() {
             control.advance(Phase::Draining);
         }
         caller.write_all(request).await.unwrap();
-        assert!(message(&mut caller).await.unwrap().contains("connection: close\r\n"));
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .contains("connection: close\r\n")
+        );
         assert_eq!(caller.read(&mut [0]).await.unwrap(), 0);
         let mut next = world.dial().await;
         next.write_all(request).await.unwrap();
-        assert!(message(&mut next).await.unwrap().starts_with("HTTP/1.1 200 "));
+        assert!(
+            message(&mut next)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 200 ")
+        );
     });
 }

@@ -20,22 +20,12 @@ pub(crate) enum Persistence {
     Close,
 }
 
-/// What becomes of `weft-*`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum MeshFields {
-    /// Between two sidecars.
-    Keep,
-    /// At an application's edge, in both directions.
-    Strip,
-}
-
 /// What this hop changes in a head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Edit<'a> {
     /// How the body that follows is going to be written.
     pub(crate) framing: Framing,
     pub(crate) persistence: Persistence,
-    pub(crate) mesh_fields: MeshFields,
     /// Takes the place of a request's own path; the rest of the target stays.
     pub(crate) path: Option<&'a [u8]>,
     /// Fields added at the end.
@@ -225,7 +215,7 @@ fn write_head(out: &mut BytesMut, fields: &Fields, survey: &Survey, edit: &Edit<
             Name::TransferEncoding if hop.encoding => Line::Keep,
             Name::ContentLength if drops_length => Line::Drop,
             Name::Trailer if edit.framing == Framing::UntilClose => Line::Drop,
-            Name::Mesh if edit.mesh_fields == MeshFields::Strip => Line::Drop,
+            Name::Mesh => Line::Drop,
             class if class.is_hop_by_hop() => Line::Drop,
             _ => Line::Keep,
         }
@@ -301,15 +291,11 @@ pub(crate) fn encode_chunk_end(out: &mut BytesMut) {
 }
 
 /// Ends a chunked body, with the trailers that it came with.
-pub(crate) fn encode_last_chunk(
-    out: &mut BytesMut,
-    trailers: Option<&Fields>,
-    mesh_fields: MeshFields,
-) {
+pub(crate) fn encode_last_chunk(out: &mut BytesMut, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
         trailers.write(out, true, |field: Field<'_>| match field.class {
-            Name::Mesh if mesh_fields == MeshFields::Strip => Line::Drop,
+            Name::Mesh => Line::Drop,
             _ => Line::Keep,
         });
     }

@@ -246,7 +246,6 @@ fn a_head_at_its_limits_survives_the_second_sidecar() {
     let edit = Edit {
         framing: Framing::None,
         persistence: Persistence::Close,
-        mesh_fields: MeshFields::Keep,
         path: None,
         extra: &extra,
     };

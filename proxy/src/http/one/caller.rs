@@ -8,8 +8,8 @@ use crate::{
     http::{
         answer::{self, FAULT},
         h1::{
-            self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, MeshFields,
-            Persistence, RequestHead,
+            self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, Persistence,
+            RequestHead,
         },
         message::{self, Break, Chunk},
     },
@@ -146,19 +146,10 @@ impl Answer {
         self.state == State::Complete
     }
 
-    fn mesh_fields(&self) -> MeshFields {
-        if self.is_mesh {
-            MeshFields::Keep
-        } else {
-            MeshFields::Strip
-        }
-    }
-
     fn edit(&self) -> h1::Edit<'static> {
         h1::Edit {
             framing: self.framing,
             persistence: self.persistence,
-            mesh_fields: self.mesh_fields(),
             path: None,
             extra: &[],
         }
@@ -204,8 +195,8 @@ impl message::Answer<Response, Box<Fields>> for Answer {
 
     async fn end(&mut self, trailers: Option<Box<Fields>>) -> Result<(), Break> {
         if self.framing == Framing::Chunked {
-            let mesh_fields = self.mesh_fields();
-            h1::encode_last_chunk(&mut self.writer.buffer, trailers.as_deref(), mesh_fields);
+            let out = &mut self.writer.buffer;
+            h1::encode_last_chunk(out, trailers.as_deref());
         }
         self.writer.flush().await.map_err(|_| Break::Gone)?;
         self.state = State::Complete;

@@ -11,8 +11,8 @@ use crate::{
     http::{
         answer::ATTEMPT,
         h1::{
-            self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, MeshFields,
-            Persistence, ResponseHead, Scanner, Version,
+            self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, Persistence,
+            ResponseHead, Scanner, Version,
         },
         message::{self, Broken, Chunk, Edit},
     },
@@ -110,7 +110,6 @@ impl message::Upstream<Request> for Upstream {
                 Version::Http10 if request.0.keeps_alive() => Persistence::KeepAlive,
                 Version::Http10 => Persistence::Close,
             },
-            mesh_fields: MeshFields::Strip,
             path: edit.path,
             extra: &extra,
         };
@@ -170,11 +169,7 @@ impl message::Outgoing<Box<Fields>> for Outgoing {
 
     async fn end(&mut self, trailers: Option<&Box<Fields>>) -> Result<(), Broken> {
         if self.framing == Framing::Chunked {
-            h1::encode_last_chunk(
-                &mut self.writer.buffer,
-                trailers.map(AsRef::as_ref),
-                MeshFields::Strip,
-            );
+            h1::encode_last_chunk(&mut self.writer.buffer, trailers.map(AsRef::as_ref));
         }
         self.flush().await
     }

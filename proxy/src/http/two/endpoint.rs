@@ -145,7 +145,11 @@ impl message::Outgoing<HeaderMap> for Outgoing {
     }
 
     async fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {
-        finish(&mut self.0, trailers.cloned()).map_err(|error| cut(&error))
+        let mut trailers = trailers.cloned();
+        if let Some(trailers) = &mut trailers {
+            answer::strip(trailers);
+        }
+        finish(&mut self.0, trailers).map_err(|error| cut(&error))
     }
 }
 

@@ -14,7 +14,6 @@ fn edit(framing: Framing, persistence: Persistence) -> Edit<'static> {
     Edit {
         framing,
         persistence,
-        mesh_fields: MeshFields::Keep,
         path: None,
         extra: &[],
     }
@@ -49,11 +48,11 @@ fn extra_fields_come_last() {
 }
 
 #[test]
-fn fields_of_the_mesh_stay_between_sidecars() {
-    let text = "GET / HTTP/1.1\r\nHost: a\r\nweft-attempt: 2\r\n\r\n";
+fn fields_of_the_mesh_are_never_passed_on() {
+    let text = "GET / HTTP/1.1\r\nHost: a\r\nweft-attempt: 2\r\nWEFT-x: 3\r\n\r\n";
     assert_eq!(
         written_request(text, &edit(Framing::None, Persistence::KeepAlive)),
-        text
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     );
 }
 

@@ -62,7 +62,7 @@ proptest! {
         for piece in body.chunks(chunk) {
             encode_chunk(&mut bytes, piece);
         }
-        encode_last_chunk(&mut bytes, None, MeshFields::Keep);
+        encode_last_chunk(&mut bytes, None);
         let read = read_requests([&bytes[..]]);
         prop_assert_eq!(read.messages.len(), 1);
         prop_assert_eq!(&read.messages[0].body, &body);
