@@ -51,7 +51,11 @@ fn serve<F: Future<Output = ()> + Send + 'static>(
 fn call<T>(client: &Pod, work: impl AsyncFnOnce(SendRequest<Bytes>) -> T) -> T {
     let stream = client.connect("web.shop", PORT);
     runtime().block_on(async {
-        let (sender, connection) = h2::client::handshake(into_tokio(stream)).await.unwrap();
+        let mut options = h2::client::Builder::new();
+        // One unread stream must not hold up the others by the client's own doing.
+        options.initial_connection_window_size(16 * 1024 * 1024);
+        let handshake = options.handshake(into_tokio(stream));
+        let (sender, connection) = handshake.await.unwrap();
         tokio::select! {
             done = timeout(PATIENCE, work(sender)) => done.expect("an answer in time"),
             ended = connection => panic!("the connection ended: {ended:?}"),
