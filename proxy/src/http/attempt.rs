@@ -23,7 +23,7 @@ use crate::{
 use super::{
     answer::{FAULT, heard},
     body::{Alongside, Kept, Pumped, pump},
-    exchange::Tries,
+    exchange::{Refusal, Tries},
     message::{
         Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version,
     },
@@ -38,7 +38,7 @@ pub(crate) enum Tried {
     Ended(Outcome),
     /// Make another after this time.
     Again(Duration),
-    Refused(Reason),
+    Refused(Refusal),
     /// The application reset the stream before it answered.
     BrokenOff(Option<h2::Reason>),
 }
@@ -181,10 +181,15 @@ impl Way<'_, '_> {
                 let _ = V::tunnel(body, &mut outgoing, &mut responding, answer).await;
                 Tried::Ended(Outcome::Carried)
             }
+            (Ok(Passed::Broken(broken)), _) if is_own(&broken) && answer.retract() => {
+                self.tries
+                    .report(&mut self.flight, Verdict::Failure, record);
+                Tried::Refused(broken.reason.into())
+            }
             (Ok(Passed::Broken(broken)), _) => self.truncated::<V>(broken, answer, record),
             (Ok(Passed::CallerLeft | Passed::Switched), _) => Tried::Ended(Outcome::CallerLeft),
-            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout),
-            (Err(reason), _) => Tried::Refused(reason),
+            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout.into()),
+            (Err(reason), _) => Tried::Refused(reason.into()),
         }
     }
 
@@ -238,18 +243,20 @@ impl Way<'_, '_> {
         answer: &mut V::Answer,
         began: Instant,
     ) -> First<V> {
-        let Tries { plan, deadline, .. } = &*self.tries;
-        let peeks = !plan.backend.policy.retries.grpc_statuses.is_empty();
+        let peeks = !self
+            .tries
+            .plan
+            .backend
+            .policy
+            .retries
+            .grpc_statuses
+            .is_empty();
         let wait = async {
             loop {
-                let late = || deadline.of_first_byte(Instant::now());
                 let head = tokio::select! {
-                    head = pumping.with_until(responding.head(), late) => head?,
+                    head = pumping.with(responding.head()) => head?,
                     () = answer.cancelled() => return Err(Stop::Caller(Break::Gone)),
-                };
-                let Some(head) = head.transpose()? else {
-                    return Ok(None);
-                };
+                }?;
                 if (100..200).contains(&head.status()) && head.status() != 101 {
                     answer.informational(head).await?;
                     continue;
@@ -261,16 +268,22 @@ impl Way<'_, '_> {
                         other => Some(other),
                     };
                 }
-                return Ok(Some((head, chunk)));
+                return Ok((head, chunk));
             }
         };
-        let waited = match deadline.of_try(began) {
+        let by = [
+            self.tries.deadline.of_try(began),
+            self.tries.deadline.of_first_byte(began),
+        ];
+        let waited = match by.into_iter().flatten().min() {
             None => wait.await,
-            Some(by) => timeout_at(by, wait).await.unwrap_or(Ok(None)),
+            Some(by) => match timeout_at(by, wait).await {
+                Ok(waited) => waited,
+                Err(_) => return First::Late(self.tries.deadline.reason(Instant::now())),
+            },
         };
         match waited {
-            Ok(Some((head, chunk))) => First::Answer(head, chunk),
-            Ok(None) => First::Late(Reason::FirstByteTimeout),
+            Ok((head, chunk)) => First::Answer(head, chunk),
             Err(Stop::Caller(left)) => First::Caller(left),
             Err(Stop::Endpoint(broken)) => First::Broken(broken),
         }
@@ -338,11 +351,12 @@ impl Way<'_, '_> {
         kept: &Kept<T>,
         record: &mut Record,
     ) -> Tried {
-        let failure = if self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset
-        {
-            Failure::ReusedConnectionDied
-        } else {
-            Failure::Fault(broken.reason)
+        let died = self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset;
+        let failure = match broken.told {
+            // The peer proxy had a connection, and lost its answer.
+            Some(fault) => Failure::Fault(fault.reason),
+            None if died => Failure::ReusedConnectionDied,
+            None => Failure::Fault(broken.reason),
         };
         // An idle connection that its server closed says nothing of the server.
         let verdict = match failure {
@@ -362,7 +376,10 @@ impl Way<'_, '_> {
             Some(backoff) => Tried::Again(backoff),
             // The application's own word, not a fault of the mesh.
             None if broken.reset.is_some() => Tried::BrokenOff(broken.reset),
-            None => Tried::Refused(broken.reason),
+            None => Tried::Refused(Refusal {
+                told: broken.told,
+                ..broken.reason.into()
+            }),
         }
     }
 
@@ -398,10 +415,15 @@ impl Way<'_, '_> {
     }
 }
 
+/// Neither the peer proxy's fault nor the application's own word.
+fn is_own(broken: &Broken) -> bool {
+    broken.told.is_none() && broken.reset.is_none()
+}
+
 fn caller_left(left: Break) -> Tried {
     match left {
         Break::Gone => Tried::Ended(Outcome::CallerLeft),
-        Break::Bad(reason) => Tried::Refused(reason),
+        Break::Bad(reason) => Tried::Refused(reason.into()),
     }
 }
 

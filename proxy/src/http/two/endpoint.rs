@@ -146,9 +146,7 @@ impl message::Outgoing<HeaderMap> for Outgoing {
 
     async fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {
         let mut trailers = trailers.cloned();
-        if let Some(trailers) = &mut trailers {
-            answer::strip(trailers);
-        }
+        trailers.as_mut().map(answer::strip);
         finish(&mut self.0, trailers).map_err(|error| cut(&error))
     }
 }
