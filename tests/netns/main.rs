@@ -4,16 +4,14 @@
 //! transparent proxy can't but differ, `docs/differences.md` says so and the
 //! test here holds it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::too_many_lines,
-    reason = "helpers of tests panic as tests do; a table of cases is one thing"
-)]
-
+mod access;
+mod bypass;
+mod corpus;
 mod differences;
+mod documented;
+mod faults;
 mod harness;
 mod http1;
-mod http2;
 mod pair;
 mod programs;
 mod run;

@@ -16,7 +16,6 @@ mod network;
 mod pod;
 mod processes;
 mod proxy;
-mod restart;
 mod state;
 mod watch;
 

@@ -276,6 +276,3 @@ fn endpoints(snapshot: &Snapshot) -> HashSet<EndpointKey> {
     }
     held
 }
-
-#[cfg(test)]
-mod tests;
