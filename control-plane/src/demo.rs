@@ -65,8 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let summary = runtime.block_on(Box::pin(story(arguments)))?;
-    let mut text = serde_json::to_string_pretty(&summary)?;
-    text.push('\n');
+    let text = summary::text(&summary)?;
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("standard output")?;

@@ -4,14 +4,16 @@
 //! transparent proxy can't but differ, `docs/differences.md` says so and the
 //! test here holds it.
 
-mod access;
-mod bypass;
-mod corpus;
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "helpers of tests panic as tests do; a table of cases is one thing"
+)]
+
 mod differences;
-mod documented;
-mod faults;
 mod harness;
 mod http1;
+mod http2;
 mod pair;
 mod programs;
 mod run;

@@ -28,8 +28,9 @@ struct Mesh {
 
 /// An application that reads each request's body, then sends as many bytes as
 /// the path says; `/stall` reads nothing after the head.
-fn mesh() -> Mesh {
-    let world = World::new(&world::service("shop/web", &[PORT]));
+fn mesh(workers: &str) -> Mesh {
+    let manifests = world::service("shop/web", &[PORT]);
+    let world = World::with(true, &manifests, &[("WEFT_WORKERS", workers)]);
     let application = world.idle("shop/web-0");
     let server = Server::start(application.listen(PORT), |stream| {
         let _ = serve(stream);
@@ -139,7 +140,7 @@ fn hundred_megabytes_pass_each_way_in_bounded_memory() {
     if !world::possible() {
         return;
     }
-    let mesh = mesh();
+    let mesh = mesh("1");
     assert_eq!(whole(ask(&mesh.client, "/10")), 10);
     let pods = [&mesh.client, &mesh.application];
     let before = pods.map(Pod::proxy_memory);
@@ -175,20 +176,20 @@ fn a_slow_reader_does_not_stall_99_others() {
     if !world::possible() {
         return;
     }
-    let mesh = mesh();
-    assert_eq!(whole(ask(&mesh.client, "/10")), 10);
-    // On the same connection between the proxies, reading nothing.
-    let slow = ask(&mesh.client, &format!("/{}", 64 * MIB));
-    let others = thread::scope(|scope| {
-        let all: Vec<_> = (0..99)
-            .map(|_| scope.spawn(|| whole(ask(&mesh.client, "/200000"))))
-            .collect();
-        all.into_iter()
-            .map(|it| it.join().unwrap())
-            .collect::<Vec<_>>()
-    });
-    assert_eq!(others, vec![200_000; 99]);
-    assert_eq!(whole(slow), 64 * MIB as u64);
+    for workers in ["1", "4"] {
+        let mesh = mesh(workers);
+        assert_eq!(whole(ask(&mesh.client, "/10")), 10);
+        // On the same connection between the proxies, reading nothing.
+        let slow = ask(&mesh.client, &format!("/{}", 64 * MIB));
+        let others = thread::scope(|scope| {
+            let one = || whole(ask(&mesh.client, "/200000"));
+            let all: Vec<_> = (0..99).map(|_| scope.spawn(one)).collect();
+            let lengths = all.into_iter().map(|it| it.join().unwrap());
+            lengths.collect::<Vec<_>>()
+        });
+        assert_eq!(others, vec![200_000; 99]);
+        assert_eq!(whole(slow), 64 * MIB as u64);
+    }
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn who_does_not_read_stops_the_writer_at_the_other_end() {
         return;
     }
     const MOST: usize = 256 * MIB;
-    let mesh = mesh();
+    let mesh = mesh("1");
     assert_eq!(whole(ask(&mesh.client, "/10")), 10);
     let before = [&mesh.client, &mesh.application].map(Pod::proxy_memory);
     let mut upload = mesh.client.connect("web.shop", PORT);
@@ -225,7 +226,7 @@ fn a_caller_that_leaves_during_an_upload_is_seen_by_the_application() {
     if !world::possible() {
         return;
     }
-    let mesh = mesh();
+    let mesh = mesh("1");
     let (gone, left) = std::sync::mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
     let port = PORT;

@@ -81,7 +81,58 @@ impl Summary {
     }
 }
 
+/// One line for each step, so that the whole fits on a screen.
+pub(crate) fn text(summary: &Summary) -> serde_json::Result<String> {
+    let Value::Object(fields) = serde_json::to_value(summary)? else {
+        return serde_json::to_string_pretty(summary);
+    };
+    let mut lines = Vec::new();
+    for (name, value) in &fields {
+        let value = match value.as_array().filter(|it| !it.is_empty()) {
+            Some(parts) => {
+                let parts: Vec<String> = parts.iter().map(|it| format!("    {it}")).collect();
+                format!("[\n{}\n  ]", parts.join(",\n"))
+            }
+            None => value.to_string(),
+        };
+        lines.push(format!("  {}: {value}", Value::from(name.as_str())));
+    }
+    Ok(format!("{{\n{}\n}}\n", lines.join(",\n")))
+}
+
 /// Milliseconds are enough.
 pub(crate) fn round(of: Duration) -> f64 {
     (of.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_json_with_a_line_for_each_step() {
+        let mut summary = Summary {
+            ok: true,
+            seconds: 1.5,
+            user: 0,
+            programs: BTreeMap::from([("front", "nginx".to_owned())]),
+            steps: Vec::new(),
+            stopped_by_signal: false,
+            not_closed: None,
+        };
+        summary.add(Step::Canary, Duration::ZERO, Ok(Finding::default()));
+        summary.add(
+            Step::Access,
+            Duration::ZERO,
+            Err(anyhow::anyhow!("no guest")),
+        );
+        let text = text(&summary).unwrap();
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, serde_json::to_value(&summary).unwrap());
+        assert_eq!(read["steps"][1]["wrong"][0], "no guest");
+        let lines = text.lines().filter(|line| line.contains("\"wrong\""));
+        assert_eq!(lines.count(), 2, "{text}");
+        summary.finish(Duration::ZERO, Ok(()));
+        assert!(!summary.ok);
+    }
 }

@@ -16,6 +16,7 @@ mod network;
 mod pod;
 mod processes;
 mod proxy;
+mod restart;
 mod state;
 mod watch;
 

@@ -276,3 +276,6 @@ fn endpoints(snapshot: &Snapshot) -> HashSet<EndpointKey> {
     }
     held
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use crate::{
 use super::{
     answer::{FAULT, heard},
     body::{Alongside, Kept, Pumped, pump},
-    exchange::{Refusal, Tries},
+    exchange::Tries,
     message::{
         Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version,
     },
@@ -38,7 +38,7 @@ pub(crate) enum Tried {
     Ended(Outcome),
     /// Make another after this time.
     Again(Duration),
-    Refused(Refusal),
+    Refused(Reason),
     /// The application reset the stream before it answered.
     BrokenOff(Option<h2::Reason>),
 }
@@ -181,15 +181,10 @@ impl Way<'_, '_> {
                 let _ = V::tunnel(body, &mut outgoing, &mut responding, answer).await;
                 Tried::Ended(Outcome::Carried)
             }
-            (Ok(Passed::Broken(broken)), _) if is_own(&broken) && answer.retract() => {
-                self.tries
-                    .report(&mut self.flight, Verdict::Failure, record);
-                Tried::Refused(broken.reason.into())
-            }
             (Ok(Passed::Broken(broken)), _) => self.truncated::<V>(broken, answer, record),
             (Ok(Passed::CallerLeft | Passed::Switched), _) => Tried::Ended(Outcome::CallerLeft),
-            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout.into()),
-            (Err(reason), _) => Tried::Refused(reason.into()),
+            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout),
+            (Err(reason), _) => Tried::Refused(reason),
         }
     }
 
@@ -243,20 +238,18 @@ impl Way<'_, '_> {
         answer: &mut V::Answer,
         began: Instant,
     ) -> First<V> {
-        let peeks = !self
-            .tries
-            .plan
-            .backend
-            .policy
-            .retries
-            .grpc_statuses
-            .is_empty();
+        let Tries { plan, deadline, .. } = &*self.tries;
+        let peeks = !plan.backend.policy.retries.grpc_statuses.is_empty();
         let wait = async {
             loop {
+                let late = || deadline.of_first_byte(Instant::now());
                 let head = tokio::select! {
-                    head = pumping.with(responding.head()) => head?,
+                    head = pumping.with_until(responding.head(), late) => head?,
                     () = answer.cancelled() => return Err(Stop::Caller(Break::Gone)),
-                }?;
+                };
+                let Some(head) = head.transpose()? else {
+                    return Ok(None);
+                };
                 if (100..200).contains(&head.status()) && head.status() != 101 {
                     answer.informational(head).await?;
                     continue;
@@ -268,22 +261,16 @@ impl Way<'_, '_> {
                         other => Some(other),
                     };
                 }
-                return Ok((head, chunk));
+                return Ok(Some((head, chunk)));
             }
         };
-        let by = [
-            self.tries.deadline.of_try(began),
-            self.tries.deadline.of_first_byte(began),
-        ];
-        let waited = match by.into_iter().flatten().min() {
+        let waited = match deadline.of_try(began) {
             None => wait.await,
-            Some(by) => match timeout_at(by, wait).await {
-                Ok(waited) => waited,
-                Err(_) => return First::Late(self.tries.deadline.reason(Instant::now())),
-            },
+            Some(by) => timeout_at(by, wait).await.unwrap_or(Ok(None)),
         };
         match waited {
-            Ok((head, chunk)) => First::Answer(head, chunk),
+            Ok(Some((head, chunk))) => First::Answer(head, chunk),
+            Ok(None) => First::Late(Reason::FirstByteTimeout),
             Err(Stop::Caller(left)) => First::Caller(left),
             Err(Stop::Endpoint(broken)) => First::Broken(broken),
         }
@@ -351,12 +338,11 @@ impl Way<'_, '_> {
         kept: &Kept<T>,
         record: &mut Record,
     ) -> Tried {
-        let died = self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset;
-        let failure = match broken.told {
-            // The peer proxy had a connection, and lost its answer.
-            Some(fault) => Failure::Fault(fault.reason),
-            None if died => Failure::ReusedConnectionDied,
-            None => Failure::Fault(broken.reason),
+        let failure = if self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset
+        {
+            Failure::ReusedConnectionDied
+        } else {
+            Failure::Fault(broken.reason)
         };
         // An idle connection that its server closed says nothing of the server.
         let verdict = match failure {
@@ -376,10 +362,7 @@ impl Way<'_, '_> {
             Some(backoff) => Tried::Again(backoff),
             // The application's own word, not a fault of the mesh.
             None if broken.reset.is_some() => Tried::BrokenOff(broken.reset),
-            None => Tried::Refused(Refusal {
-                told: broken.told,
-                ..broken.reason.into()
-            }),
+            None => Tried::Refused(broken.reason),
         }
     }
 
@@ -415,15 +398,10 @@ impl Way<'_, '_> {
     }
 }
 
-/// Neither the peer proxy's fault nor the application's own word.
-fn is_own(broken: &Broken) -> bool {
-    broken.told.is_none() && broken.reset.is_none()
-}
-
 fn caller_left(left: Break) -> Tried {
     match left {
         Break::Gone => Tried::Ended(Outcome::CallerLeft),
-        Break::Bad(reason) => Tried::Refused(reason.into()),
+        Break::Bad(reason) => Tried::Refused(reason),
     }
 }
 

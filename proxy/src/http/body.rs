@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     message::{Break, Chunk, Incoming, Outgoing, Version},
@@ -155,17 +156,32 @@ impl<'p, P: Future<Output = Pumped<O>>, O> Alongside<'p, P, O> {
     /// # Errors
     /// When the caller's body broke off meanwhile.
     pub(crate) async fn with<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Break> {
+        match self.with_until(other, || None).await? {
+            Some(out) => Ok(out),
+            // Without a limit nothing is late.
+            None => Err(Break::Gone),
+        }
+    }
+
+    /// As `with`; but once the body has gone all of its way, only until `late`:
+    /// `None` is that it is late.
+    pub(crate) async fn with_until<T>(
+        &mut self,
+        other: impl Future<Output = T>,
+        late: impl FnOnce() -> Option<Instant>,
+    ) -> Result<Option<T>, Break> {
         let mut other = pin!(other);
         if self.done.is_none() {
             tokio::select! {
                 biased;
                 done = &mut self.pump => self.done = Some(done),
-                out = &mut other => return Ok(out),
+                out = &mut other => return Ok(Some(out)),
             }
         }
-        match &self.done {
-            Some(Pumped::Caller(left)) => Err(*left),
-            _ => Ok(other.await),
+        match (&self.done, late()) {
+            (Some(Pumped::Caller(left)), _) => Err(*left),
+            (_, None) => Ok(Some(other.await)),
+            (_, Some(by)) => Ok(timeout_at(by, other).await.ok()),
         }
     }
 

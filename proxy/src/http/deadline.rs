@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use crate::{
     discovery::{BackendPolicy, Rule},
-    outcome::Reason,
     request::Request,
 };
 
@@ -62,14 +61,6 @@ impl Deadline {
     /// Of the first byte of the response, once the attempt's request is sent.
     pub(crate) fn of_first_byte(&self, now: Instant) -> Option<Instant> {
         self.bounded(self.first_byte, now)
-    }
-
-    /// Which of them has passed while the response had not begun.
-    pub(crate) fn reason(&self, now: Instant) -> Reason {
-        match self.remaining(now) {
-            Some(Duration::ZERO) => Reason::RequestTimeout,
-            _ => Reason::FirstByteTimeout,
-        }
     }
 
     fn bounded(&self, time: Option<Duration>, now: Instant) -> Option<Instant> {

@@ -207,8 +207,7 @@ impl<P: Planner> Server<P> {
             Persistence::Close
         };
         let mut call = Call::<One> {
-            answer: one::Answer::new(writer, head.asked(), self.is_mesh, persistence)
-                .to(framing),
+            answer: one::Answer::new(writer, head.asked(), self.is_mesh, persistence).to(framing),
             body: one::Incoming::new(reader, framing, &self.limits()),
             request: one::Request(head),
             attempt,

@@ -135,7 +135,6 @@ impl Pool {
                 };
                 (Wire::tcp(stream, BytesMut::new()), None, Some(socket))
             }
-            Security::Mesh { http: false, .. } => return Err(Reason::TlsHandshake),
             Security::Mesh { .. } => {
                 let (mut sender, mut stream) = self.http2(backend, endpoint).await?;
                 let opened = sender.send_request(multiplexed::open_lane(), false);
@@ -194,6 +193,9 @@ impl Pool {
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
     ) -> Result<(SendRequest<Bytes>, Stream), Reason> {
+        if matches!(endpoint.security, Security::Mesh { http: false, .. }) {
+            return Err(Reason::TlsHandshake);
+        }
         loop {
             let free = self.free_connection(endpoint.key);
             if let Some(lent) = free {

@@ -20,7 +20,7 @@ use nix::{
 use tempfile::TempDir;
 
 use super::processes;
-use crate::wait;
+use crate::{programs, wait};
 
 /// For processes that were killed to be gone.
 const END: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ impl Mesh {
             meshed,
             directory,
             scratch,
-            weft: program("weft"),
+            weft: programs::directory().join("weft"),
             knobs,
         }
     }
@@ -135,17 +135,4 @@ impl Drop for Mesh {
 
 fn open_to_all(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("it is ours");
-}
-
-/// A program of this build: in `fast` beside the profile that the test is of.
-fn program(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a process has a binary");
-    let target = own.ancestors().nth(3).expect("TARGET/PROFILE/deps/TEST");
-    let path = target.join("fast").join(name);
-    assert!(
-        path.is_file(),
-        "{} is missing: run `make programs` first",
-        path.display()
-    );
-    path
 }

@@ -63,13 +63,6 @@ impl PodBuilder {
         self
     }
 
-    /// Without a sidecar, in the same mesh: what a caller from outside of it is.
-    #[must_use]
-    pub fn unmeshed(mut self) -> Self {
-        self.options.push("--no-mesh".into());
-        self
-    }
-
     /// Of the program. Of the proxies and the control plane too when it is the
     /// world's first pod.
     #[must_use]
@@ -178,21 +171,6 @@ impl Pod {
             self.launcher.stdout(),
             self.launcher.stderr()
         );
-    }
-
-    /// Gives its first address to another pod, and nobody is told.
-    ///
-    /// # Panics
-    /// When `ip` can't.
-    pub fn lose_address_to(&self, other: &Self) {
-        let address = format!("{}/16", self.address());
-        for (pod, verb) in [(self, "delete"), (other, "add")] {
-            let done = pod.inside(|| {
-                let arguments = ["address", verb, &address, "dev", "eth0"];
-                Command::new("ip").args(arguments).status()
-            });
-            assert!(done.expect("ip is installed").success(), "{verb} {address}");
-        }
     }
 
     /// Its first address.

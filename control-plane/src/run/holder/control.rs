@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Hold, sibling};
+use super::{Hold, restart::Restart, sibling};
 use crate::{
     run::{addresses::RANGES, found::log_file, mesh::Mesh, own_stage},
     runtime::{self, Task},
@@ -26,8 +26,6 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(5);
-const FIRST_RESTART: Duration = Duration::from_millis(200);
-const LONGEST_RESTART: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
@@ -74,17 +72,19 @@ pub(crate) async fn ready(mesh: &Mesh) -> anyhow::Result<()> {
 }
 
 async fn keep(mesh: &Mesh, options: &Hold, mut asked_to_end: oneshot::Receiver<()>) {
-    let mut pause = FIRST_RESTART;
+    let mut restart = Restart::new();
     loop {
         match spawn(mesh, options) {
             Ok(mut child) => tokio::select! {
-                status = child.wait() => tracing::warn!(?status, ?pause, "control plane died"),
+                status = child.wait() => tracing::warn!(?status, "control plane died"),
                 _ = &mut asked_to_end => return end(child).await,
             },
-            Err(error) => tracing::error!(%error, ?pause, "control plane not started"),
+            Err(error) => tracing::error!(%error, "control plane not started"),
         }
+        let pause = restart.pause();
+        tracing::info!(?pause, "control plane is started again");
         tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(LONGEST_RESTART),
+            () = sleep(pause) => {}
             _ = &mut asked_to_end => return,
         }
     }

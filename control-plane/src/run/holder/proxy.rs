@@ -29,6 +29,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use super::restart::Restart;
 use crate::run::{found::log_file, own_stage};
 
 /// On every packet of a proxy; any value that the host does not use in a
@@ -41,8 +42,6 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// What is over sooner is not worth a line.
 const QUIET: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
-const FIRST_RESTART: Duration = Duration::from_millis(200);
-const LONGEST_RESTART: Duration = Duration::from_secs(10);
 
 /// Everything that a proxy is started from.
 #[derive(Debug)]
@@ -62,9 +61,9 @@ pub(crate) struct Plan {
 pub(crate) struct Proxy {
     plan: Plan,
     child: Option<Child>,
-    /// When a proxy that died is started again, and how long the next wait is.
-    restart: Instant,
-    pause: Duration,
+    /// When a proxy that died is started again.
+    again: Instant,
+    restart: Restart,
 }
 
 impl Proxy {
@@ -95,8 +94,8 @@ impl Proxy {
         Ok(Self {
             plan,
             child: Some(child),
-            restart: Instant::now(),
-            pause: FIRST_RESTART,
+            again: Instant::now(),
+            restart: Restart::new(),
         })
     }
 
@@ -146,16 +145,16 @@ impl Proxy {
             if let Some(child) = &mut self.child {
                 let status = child.wait().await;
                 self.child = None;
-                self.restart = Instant::now() + self.pause;
-                tracing::warn!(log = %self.plan.log.display(), ?status, pause = ?self.pause, "proxy died");
+                let pause = self.restart.pause();
+                self.again = Instant::now() + pause;
+                tracing::warn!(log = %self.plan.log.display(), ?status, ?pause, "proxy died");
             }
-            sleep_until(self.restart).await;
-            self.pause = (self.pause * 2).min(LONGEST_RESTART);
+            sleep_until(self.again).await;
             match self.plan.run() {
                 Ok(child) => self.child = Some(child),
                 Err(error) => {
                     tracing::error!(%error, "proxy not started");
-                    self.restart = Instant::now() + self.pause;
+                    self.again = Instant::now() + self.restart.pause();
                 }
             }
         }

@@ -215,8 +215,6 @@ fn write_head(out: &mut BytesMut, fields: &Fields, survey: &Survey, edit: &Edit<
             Name::TransferEncoding if hop.encoding => Line::Keep,
             Name::ContentLength if drops_length => Line::Drop,
             Name::Trailer if edit.framing == Framing::UntilClose => Line::Drop,
-            // Of an application, whoever passes it on: what two sidecars tell
-            // each other comes as `extra`.
             Name::Mesh => Line::Drop,
             class if class.is_hop_by_hop() => Line::Drop,
             _ => Line::Keep,

@@ -48,12 +48,14 @@ impl<P: Planner> Server<P> {
             builder.enable_connect_protocol();
         }
         let handshake = timeout(config.header_timeout, builder.handshake::<_, Bytes>(io));
-        let Ok(Ok(mut connection)) = handshake.await else {
-            let fault = Reason::MalformedRequest.at(self.cx.side);
-            self.record
-                .request(&Head::default())
-                .finish(Outcome::Faulted(fault));
-            return;
+        let mut connection = match handshake.await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) if error.is_io() => return,
+            Ok(Err(_)) | Err(_) => {
+                let fault = Reason::MalformedRequest.at(self.cx.side);
+                let record = self.record.request(&Head::default());
+                return record.finish(Outcome::Faulted(fault));
+            }
         };
         let mut drain = self.drain.clone();
         let mut is_draining = false;
@@ -108,8 +110,8 @@ impl<P: Planner> Server<P> {
                 .as_bytes(),
             traceparent: field("traceparent"),
         });
-        let answer = two::Answer::new(respond, request.is_grpc(), self.is_mesh);
-        let refused = self.too_large(&request);
+        let answer = two::Answer::new(respond, &request, self.is_mesh);
+        let refused = self.unfit(&request);
         let mut call = Call::<Two> {
             body: two::Incoming::new(body),
             answer,
@@ -125,7 +127,11 @@ impl<P: Planner> Server<P> {
         }
     }
 
-    fn too_large(&self, request: &two::Request) -> Option<Reason> {
+    /// What no exchange may see.
+    fn unfit(&self, request: &two::Request) -> Option<Reason> {
+        if !request.is_unambiguous() {
+            return Some(Reason::MalformedRequest);
+        }
         let limits = self.limits();
         if request.target_bytes() > limits.target_bytes {
             return Some(Reason::TargetTooLong);
@@ -145,7 +151,8 @@ impl<P: Planner> Server<P> {
                 method: b"CONNECT",
                 ..Head::default()
             });
-            let mut answer = two::Answer::new(respond, false, self.is_mesh);
+            let request = two::Request(request.into_parts().0);
+            let mut answer = two::Answer::new(respond, &request, self.is_mesh);
             self.answer_fault::<Two>(Reason::ConnectMethod, "", &mut answer, record)
                 .await;
             return;

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts as RequestParts,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as RequestParts,
 };
 
 use crate::{
@@ -36,6 +36,18 @@ impl Request {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + 32);
         fields.sum::<usize>() + self.target_bytes()
+    }
+
+    /// `:authority` and Host name the same (RFC 9113 §8.3.1), or only one is there.
+    pub(in crate::http) fn is_unambiguous(&self) -> bool {
+        let mut hosts = self.0.headers.get_all(header::HOST).iter();
+        match (self.0.uri.authority(), hosts.next()) {
+            (_, None) => true,
+            (None, Some(_)) => hosts.next().is_none(),
+            (Some(authority), Some(host)) => {
+                hosts.next().is_none() && authority.as_str().as_bytes() == host.as_bytes()
+            }
+        }
     }
 
     pub(in crate::http) fn target_bytes(&self) -> usize {
@@ -117,26 +129,29 @@ pub(crate) struct Answer {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
     is_grpc: bool,
+    is_head: bool,
     /// The caller is a peer proxy: it may be told our faults.
     is_mesh: bool,
 }
 
 impl Answer {
-    pub(in crate::http) fn new(respond: SendResponse<Bytes>, is_grpc: bool, is_mesh: bool) -> Self {
+    pub(in crate::http) fn new(
+        respond: SendResponse<Bytes>,
+        request: &Request,
+        is_mesh: bool,
+    ) -> Self {
         Self {
             respond,
             stream: None,
-            is_grpc,
+            is_grpc: request.is_grpc(),
+            is_head: request.0.method == Method::HEAD,
             is_mesh,
         }
     }
-}
 
-impl Answer {
-    fn begin(&mut self, parts: http::response::Parts, last: bool) -> Result<(), Break> {
-        let head = http::Response::from_parts(parts, ());
-        let begun = self.respond.send_response(head, last);
-        self.stream = Some(begun.map_err(|error| break_of(&error))?);
+    fn start(&mut self, head: http::Response<()>, last: bool) -> Result<(), Break> {
+        let started = self.respond.send_response(head, last);
+        self.stream = Some(started.map_err(|error| break_of(&error))?);
         Ok(())
     }
 }
@@ -146,8 +161,7 @@ impl message::Answer<Response, HeaderMap> for Answer {
         self.stream.is_some()
     }
 
-    async fn informational(&mut self, mut head: Response) -> Result<(), Break> {
-        answer::strip(&mut head.parts.headers);
+    async fn informational(&mut self, head: Response) -> Result<(), Break> {
         let head = http::Response::from_parts(head.parts, ());
         self.respond
             .send_informational(head)
@@ -155,9 +169,9 @@ impl message::Answer<Response, HeaderMap> for Answer {
     }
 
     async fn head(&mut self, mut head: Response, last: bool) -> Result<(), Break> {
-        // What an application says in our fields, nobody may take for ours.
+        // Whoever is answered for can't speak for a proxy.
         answer::strip(&mut head.parts.headers);
-        self.begin(head.parts, last)
+        self.start(http::Response::from_parts(head.parts, ()), last)
     }
 
     async fn data(&mut self, data: Bytes) -> Result<(), Break> {
@@ -170,13 +184,11 @@ impl message::Answer<Response, HeaderMap> for Answer {
     }
 
     async fn end(&mut self, mut trailers: Option<HeaderMap>) -> Result<(), Break> {
-        trailers.as_mut().map(answer::strip);
+        if let Some(trailers) = &mut trailers {
+            answer::strip(trailers);
+        }
         let stream = self.stream.as_mut().ok_or(Break::Gone)?;
         finish(stream, trailers).map_err(|error| break_of(&error))
-    }
-
-    fn retract(&mut self) -> bool {
-        false
     }
 
     async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break> {
@@ -188,26 +200,25 @@ impl message::Answer<Response, HeaderMap> for Answer {
         }
         if self.is_grpc {
             // gRPC over HTTP/2, "Responses": Trailers-Only.
+            let status = HeaderValue::from(u16::from(fault.reason.grpc_status()));
             fields.insert(
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/grpc"),
             );
-            fields.insert(
-                GRPC_STATUS,
-                HeaderValue::from(u16::from(fault.reason.grpc_status())),
-            );
+            fields.insert(GRPC_STATUS, status);
             fields.insert(GRPC_MESSAGE, value(&fault.grpc_message()));
-            return self.begin(head.into_parts().0, true);
+            return self.start(head, true);
         }
         let text = answer::text(fault, detail);
-        fields.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        fields.insert(header::CONTENT_TYPE, plain);
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         *head.status_mut() =
             StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
-        self.begin(head.into_parts().0, false)?;
+        self.start(head, self.is_head)?;
+        if self.is_head {
+            return Ok(());
+        }
         self.data(text.into()).await?;
         self.end(None).await
     }

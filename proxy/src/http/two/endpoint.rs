@@ -146,7 +146,9 @@ impl message::Outgoing<HeaderMap> for Outgoing {
 
     async fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Broken> {
         let mut trailers = trailers.cloned();
-        trailers.as_mut().map(answer::strip);
+        if let Some(trailers) = &mut trailers {
+            answer::strip(trailers);
+        }
         finish(&mut self.0, trailers).map_err(|error| cut(&error))
     }
 }

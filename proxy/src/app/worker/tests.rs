@@ -1,0 +1,541 @@
+//! Two sidecars in one process, on loopback, without redirection: the caller's
+//! outbound side and the callee's inbound side, with snapshots made by hand.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+use super::*;
+use crate::{
+    clock::Wall,
+    discovery::{
+        Access, AccessRule, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointState,
+        Known, Protocol, Security, ServicePort, Workload, WorkloadPort, samples,
+    },
+    drain::{Control, Phase},
+    record::{self, AccessLog, Mode},
+    runtime,
+    telemetry::Registry,
+    tls::authority::Authority,
+};
+
+const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
+
+/// Every test has loopback addresses of its own.
+struct Net(u8);
+
+impl Net {
+    fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn at(&self, host: u8, port: u16) -> SocketAddr {
+        // The process's number keeps parallel runs of this test apart.
+        let process = (std::process::id() % 200) as u8 + 20;
+        SocketAddr::from((Ipv4Addr::new(127, process, self.0, host), port))
+    }
+
+    fn caller(&self) -> SocketAddr {
+        self.at(1, 15001)
+    }
+
+    fn callee(&self) -> SocketAddr {
+        self.at(2, 15006)
+    }
+
+    fn application(&self) -> SocketAddr {
+        self.at(3, 8080)
+    }
+}
+
+struct World {
+    net: Net,
+    policy: BackendPolicy,
+    access: Access,
+    protocol: Protocol,
+    /// Endpoints before the live one that nobody listens on.
+    dead: u8,
+    tasks: Tasks,
+    phases: Vec<Control>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            net: Net::new(),
+            policy: BackendPolicy::default(),
+            access: Access::default(),
+            protocol: Protocol::Detect,
+            dead: 0,
+            tasks: Tasks::new(),
+            phases: Vec::new(),
+        }
+    }
+
+    /// Starts both sidecars and connects the caller's application.
+    async fn connect(&mut self) -> TcpStream {
+        let authority = Authority::new("root");
+        let caller = (self.net.caller(), self.net.at(1, 15006), SERVICE);
+        let snapshot = self.callers_snapshot();
+        self.start(caller, snapshot, authority.store(WEB)).await;
+        let callee = (
+            self.net.at(2, 15001),
+            self.net.callee(),
+            self.net.application(),
+        );
+        let snapshot = Snapshot {
+            revision: 1,
+            workload: Some(Arc::new(self.workload())),
+            ..Snapshot::default()
+        };
+        self.start(callee, snapshot, authority.store(CART)).await;
+        self.dial().await
+    }
+
+    async fn dial(&self) -> TcpStream {
+        TcpStream::connect(self.net.caller()).await.unwrap()
+    }
+
+    async fn start(
+        &mut self,
+        (outbound, inbound, destination): (SocketAddr, SocketAddr, SocketAddr),
+        snapshot: Snapshot,
+        store: Store,
+    ) {
+        let config = Config::from_source(|name| match name {
+            "WEFT_POD_NAMESPACE" => Some("shop".to_owned()),
+            "WEFT_POD_NAME" => Some("cart-0".to_owned()),
+            "WEFT_CONTROL_ADDRESS" => Some("unix:/nowhere".to_owned()),
+            _ => None,
+        });
+        let origins = [outbound.ip(), inbound.ip()].map(|ip| (ip, destination));
+        let settings = Settings {
+            outbound_listen: outbound,
+            inbound_listen: inbound,
+            origin: Origin::Fixed(Arc::new(HashMap::from(origins))),
+            ..Settings::new(&config.unwrap())
+        };
+        let mut registry = Registry::new();
+        let log = AccessLog::start(&mut registry, Mode::Off, 1, io::sink()).unwrap();
+        let recording = record::Config {
+            series: 100,
+            series_idle: Duration::from_secs(60),
+        };
+        let (phases, phase) = drain::channel();
+        let (publish, snapshots) = watch::channel(Arc::new(snapshot));
+        let shares = Shares {
+            asker: Asker::channel(1).0,
+            snapshots,
+            certificates: Arc::new(store),
+            shared: Shared::new(&mut registry, &recording, log, Wall::default()),
+            epoch: Epoch::start(),
+            phase,
+        };
+        let (bound, listening) = oneshot::channel();
+        self.tasks.spawn(async move {
+            run(settings, shares, bound).await;
+            drop(publish);
+        });
+        listening.await.unwrap().unwrap();
+        self.phases.push(phases);
+    }
+
+    fn callers_snapshot(&self) -> Snapshot {
+        let cells = Arc::new(BackendCells::default());
+        let dead =
+            (0..self.dead).map(|number| self.endpoint(self.net.at(100 + number, 15006), &cells));
+        let live = self.endpoint(self.net.callee(), &cells);
+        let endpoints = dead.chain([live]).collect();
+        let service = samples::service("cart");
+        let backend = Backend::new(
+            service.clone(),
+            80,
+            Arc::new(self.policy.clone()),
+            endpoints,
+            cells,
+        );
+        let port = ServicePort {
+            service,
+            port: 80,
+            protocol: self.protocol,
+            routes: None,
+            default: Arc::new(backend),
+        };
+        let meaning = Known::from(Meaning::Service(Arc::new(port)));
+        Snapshot {
+            revision: 1,
+            ranges: Arc::new(["10.96.0.0/16".parse().unwrap()]),
+            addresses: HashMap::from([(SERVICE, meaning)]),
+            workload: None,
+        }
+    }
+
+    fn endpoint(&self, address: SocketAddr, cells: &Arc<BackendCells>) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            key: EndpointKey(u64::from(u32::from_be_bytes(match address.ip() {
+                IpAddr::V4(ip) => ip.octets(),
+                IpAddr::V6(_) => [0; 4],
+            }))),
+            uid: address.to_string().into(),
+            address,
+            namespace: "shop".into(),
+            pod: "cart-0".into(),
+            security: Security::Mesh {
+                identity: CART.parse().unwrap(),
+                http: true,
+                tcp: true,
+            },
+            protocol: Protocol::Detect,
+            zone: "".into(),
+            weight: 1,
+            state: EndpointState::Ready,
+            cells: EndpointCells::new(cells),
+        })
+    }
+
+    fn workload(&self) -> Workload {
+        let port = WorkloadPort {
+            protocol: Protocol::Detect,
+            access: self.access.clone(),
+        };
+        Workload {
+            ports: HashMap::from([(8080, port)]),
+            ..samples::workload(Access::default())
+        }
+    }
+
+    /// Accepts one connection after the other, and answers each message that
+    /// ends in an empty line with the next of `answers`.
+    fn answer(&mut self, answers: &'static [&'static str]) -> mpsc::UnboundedReceiver<String> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let address = self.net.application();
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
+        self.tasks.spawn(async move {
+            let mut answers = answers.iter();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                while let Some(message) = message(&mut stream).await {
+                    let _ = tell.send(message);
+                    let Some(answer) = answers.next() else { return };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    if answer.contains("onnection: close") {
+                        break;
+                    }
+                }
+            }
+        });
+        told
+    }
+}
+
+/// Bytes up to an empty line.
+async fn message(stream: &mut TcpStream) -> Option<String> {
+    let mut all = Vec::new();
+    while !all.ends_with(b"\r\n\r\n") {
+        all.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(all).unwrap())
+}
+
+async fn body(stream: &mut TcpStream, length: usize) -> String {
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+fn within(story: impl Future<Output = ()>) {
+    let bounded = async { tokio::time::timeout(Duration::from_secs(20), story).await };
+    runtime::main(bounded).unwrap().expect("in time");
+}
+
+#[test]
+fn http1_crosses_two_sidecars_byte_for_byte() {
+    within(async {
+        let mut world = World::new();
+        let mut told = world.answer(&[
+            "HTTP/1.1 299 Fine  Indeed\r\nX-CaSe: yes\r\nx-two: 1\r\nx-two: 2\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+        ]);
+        let mut caller = world.connect().await;
+        let request =
+            "GET /a?b=%41 HTTP/1.1\r\nHOST: cart\r\nX-oDd:  spaced \r\nAccept: */*\r\n\r\n";
+        caller.write_all(request.as_bytes()).await.unwrap();
+        let head = message(&mut caller).await.unwrap();
+        assert_eq!(told.recv().await.unwrap(), request);
+        assert_eq!(
+            head,
+            "HTTP/1.1 299 Fine  Indeed\r\nX-CaSe: yes\r\nx-two: 1\r\nx-two: 2\r\nContent-Length: 2\r\n\r\n"
+        );
+        assert_eq!(body(&mut caller, 2).await, "ok");
+        // The connection, its lane and the application's connection serve again.
+        caller
+            .write_all(b"GET /2 HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 204 ")
+        );
+    });
+}
+
+#[test]
+fn what_the_mesh_tells_itself_stays_inside() {
+    within(async {
+        let mut world = World::new();
+        let mut told = world.answer(&[
+            "HTTP/1.1 200 OK\r\nweft-fault: inbound/access-denied\r\ncontent-length: 0\r\n\r\n",
+        ]);
+        let mut caller = world.connect().await;
+        let request = b"GET / HTTP/1.1\r\nhost: cart\r\nweft-attempt: 7\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        let head = message(&mut caller).await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(!head.contains("weft-"), "{head}");
+        assert!(!told.recv().await.unwrap().contains("weft-"));
+    });
+}
+
+#[test]
+fn an_application_cannot_pretend_that_its_proxy_refused() {
+    within(async {
+        let mut world = World::new();
+        // Believed, it would be tried again: nothing had been sent.
+        let mut told = world.answer(
+            &["HTTP/1.1 503 No\r\nweft-fault: inbound/connect-refused\r\ncontent-length: 0\r\n\r\n";
+                2],
+        );
+        world.policy.retries.attempts = 1;
+        let mut caller = world.connect().await;
+        caller
+            .write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 503 ")
+        );
+        assert!(told.recv().await.is_some());
+        assert!(told.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_denied_caller_learns_the_reason_and_the_application_nothing() {
+    within(async {
+        let mut world = World::new();
+        world.access.deny.push(AccessRule {
+            policy: "shop/none#0".into(),
+            identities: vec![WEB.parse().unwrap()],
+            ..AccessRule::default()
+        });
+        let mut told = world.answer(&[]);
+        let mut caller = world.connect().await;
+        caller
+            .write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await
+            .unwrap();
+        let head = message(&mut caller).await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        assert!(head.contains(
+            "proxy-status: weft-inbound; error=http_request_denied; details=\"access-denied\""
+        ));
+        assert!(!head.contains("weft-fault"), "{head}");
+        assert!(told.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_malformed_request_reaches_nobody() {
+    within(async {
+        let mut world = World::new();
+        let mut told = world.answer(&[]);
+        let mut caller = world.connect().await;
+        let request =
+            b"POST / HTTP/1.1\r\nhost: cart\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n";
+        caller.write_all(request).await.unwrap();
+        let head = message(&mut caller).await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+        assert!(head.contains("weft-outbound"), "{head}");
+        let mut rest = Vec::new();
+        caller.read_to_end(&mut rest).await.unwrap();
+        assert!(told.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_dead_endpoint_is_passed_over() {
+    within(async {
+        let mut world = World::new();
+        world.dead = 3;
+        let _told = world.answer(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 8]);
+        let mut caller = world.connect().await;
+        for _ in 0..8 {
+            caller
+                .write_all(b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            let head = message(&mut caller).await.unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_before_the_body_and_an_interim_one_are_passed_on() {
+    within(async {
+        let mut world = World::new();
+        let _told = world.answer(&[
+            "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        ]);
+        let mut caller = world.connect().await;
+        let request = b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 1000000\r\nexpect: 100-continue\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 103 ")
+        );
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 413 ")
+        );
+    });
+}
+
+#[test]
+fn a_websocket_becomes_a_tunnel() {
+    within(async {
+        let mut world = World::new();
+        let mut told = world.answer(&[
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello",
+            "pong",
+        ]);
+        let mut caller = world.connect().await;
+        let request = "GET /chat HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        caller.write_all(request.as_bytes()).await.unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 101 ")
+        );
+        assert_eq!(body(&mut caller, 5).await, "hello");
+        assert!(told.recv().await.unwrap().contains("pgrade: websocket"));
+        caller
+            .write_all(b"\x81\x05 ping\r\n\r\n".map(|byte| byte & 0x7f).as_slice())
+            .await
+            .unwrap();
+        assert_eq!(body(&mut caller, 4).await, "pong");
+    });
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_and_half_closes_hold() {
+    within(async {
+        let mut world = World::new();
+        let listener = TcpListener::bind(world.net.application()).await.unwrap();
+        world.tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"220 ready\r\n").await.unwrap();
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+        });
+        let mut caller = world.connect().await;
+        assert_eq!(body(&mut caller, 11).await, "220 ready\r\n");
+        caller.write_all(b"EHLO me").await.unwrap();
+        caller.shutdown().await.unwrap();
+        let mut back = String::new();
+        caller.read_to_string(&mut back).await.unwrap();
+        assert_eq!(back, "EHLO me");
+    });
+}
+
+#[test]
+fn http2_streams_cross_with_trailers() {
+    within(async {
+        let mut world = World::new();
+        let listener = TcpListener::bind(world.net.application()).await.unwrap();
+        world.tasks.spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let path = request.uri().path().to_owned();
+                let head = ::http::Response::new(());
+                let mut stream = respond.send_response(head, false).unwrap();
+                stream.send_data(Bytes::from(path), false).unwrap();
+                let mut trailers = ::http::HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                stream.send_trailers(trailers).unwrap();
+            }
+        });
+        let caller = world.connect().await;
+        let (mut sender, connection) = h2::client::handshake(caller).await.unwrap();
+        world.tasks.spawn(async move {
+            let _ = connection.await;
+        });
+        for path in ["/a", "/b", "/c"] {
+            let request = ::http::Request::post(format!("http://cart{path}"))
+                .body(())
+                .unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let mut answer = response.await.unwrap().into_body();
+            assert_eq!(answer.data().await.unwrap().unwrap(), path);
+            let trailers = answer.trailers().await.unwrap().unwrap();
+            assert_eq!(trailers["grpc-status"], "0");
+        }
+    });
+}
+
+#[test]
+fn a_draining_proxy_serves_and_retires_its_connections() {
+    within(async {
+        let mut world = World::new();
+        let _told = world.answer(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 3]);
+        let mut caller = world.connect().await;
+        let request = b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        assert!(!message(&mut caller).await.unwrap().contains("close"));
+        for control in &world.phases {
+            control.advance(Phase::Draining);
+        }
+        caller.write_all(request).await.unwrap();
+        assert!(
+            message(&mut caller)
+                .await
+                .unwrap()
+                .contains("connection: close\r\n")
+        );
+        assert_eq!(caller.read(&mut [0]).await.unwrap(), 0);
+        let mut next = world.dial().await;
+        next.write_all(request).await.unwrap();
+        assert!(
+            message(&mut next)
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 200 ")
+        );
+    });
+}
