@@ -154,3 +154,8 @@ fn bundle(config: &Config, state: &State) -> Result<certs::Bundle, StartError> {
 
 #[cfg(test)]
 mod tests;
+
+/// Whether `bytes` are a discovery response, valid or not: for fuzzing.
+pub(crate) fn reads(bytes: &[u8]) -> bool {
+    decode::response_from_bytes(bytes).is_some()
+}

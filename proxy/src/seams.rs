@@ -1,7 +1,8 @@
 //! What the tests outside of this crate may reach; nothing in production uses it.
 //!
-//! Drives the HTTP/1 codec the way a connection does, over bytes that arrive
-//! in pieces, and tells in plain types what it read and what it would pass on.
+//! `http1` drives the codec the way a connection does, over bytes that arrive
+//! in pieces, and tells in plain types what it read and what it would pass on;
+//! `parsers` are the smaller ones.
 
 /// The HTTP/1 codec.
 pub mod http1 {
@@ -295,5 +296,60 @@ pub mod http1 {
             trailers: body.trailers,
         });
         Ok(head.is_informational())
+    }
+}
+
+/// The smaller parsers of network bytes. Each may refuse anything, and must
+/// hold what its doc says for whatever it accepts.
+pub mod parsers {
+    use crate::{
+        control, detect,
+        http::{answer, deadline},
+        record::TraceId,
+        request::path,
+    };
+
+    /// The protocol that a connection's first bytes name, in words.
+    pub fn classify(bytes: &[u8]) -> &'static str {
+        match detect::classify(bytes) {
+            detect::Verdict::NeedMore => "need-more",
+            detect::Verdict::Http1 => "http1",
+            detect::Verdict::Http2 => "http2",
+            detect::Verdict::Tls => "tls",
+            detect::Verdict::Opaque => "opaque",
+        }
+    }
+
+    /// ALPN names of a ClientHello, once it is complete.
+    pub fn client_hello(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+        match detect::client_hello(bytes) {
+            detect::Hello::Complete(hello) => Some(hello.alpn),
+            detect::Hello::NeedMore | detect::Hello::Unreadable => None,
+        }
+    }
+
+    /// The canonical form of a path, where it has one.
+    pub fn canonical_path(raw: &[u8]) -> Option<Vec<u8>> {
+        path::canonical(raw).ok().map(std::borrow::Cow::into_owned)
+    }
+
+    /// The trace ID of a `traceparent`.
+    pub fn traceparent(value: &[u8]) -> Option<String> {
+        TraceId::from_traceparent(value).map(|id| id.as_str().to_owned())
+    }
+
+    /// Milliseconds of a `grpc-timeout`.
+    pub fn grpc_timeout(value: &[u8]) -> Option<u128> {
+        deadline::parse_grpc_timeout(value).map(|time| time.as_millis())
+    }
+
+    /// Side and reason of a `weft-fault`.
+    pub fn fault(value: &[u8]) -> Option<(&'static str, &'static str)> {
+        answer::heard(value).map(|fault| (fault.side.as_str(), fault.reason.as_str()))
+    }
+
+    /// Whether a discovery response was read; what is invalid in it is left out.
+    pub fn discovery(bytes: &[u8]) -> bool {
+        control::reads(bytes)
     }
 }

@@ -4,4 +4,5 @@
 //! runner mutates the target's corpus; its seed is fixed, so a failure repeats.
 
 mod http1;
+mod parsers;
 mod runner;

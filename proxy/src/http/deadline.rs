@@ -90,7 +90,7 @@ fn grpc_timeout(request: &impl Request) -> Option<Duration> {
 
 /// gRPC over HTTP2, "Timeout": at most 8 digits and a unit. What is none is
 /// left for the application to refuse.
-fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
+pub(crate) fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
