@@ -104,9 +104,13 @@ fn start_with(
     let identity = identity.map_err(|error| StartError::Identity(error.to_string()))?;
     let state = State::new(config.state_directory.clone());
     let bundle = bundle(&config, &state)?;
+    let roots = bundle.roots().len();
     let certificates = Arc::new(certs::Store::new(&config.trust_domain, bundle, wall));
     let health = Arc::new(Health::default());
-    health.update(|status| status.has_bundle = true);
+    health.update(|status| {
+        status.has_bundle = true;
+        status.roots = roots;
+    });
     let config = Arc::new(config);
     let keeper = Keeper {
         config: config.clone(),

@@ -270,6 +270,10 @@ impl Client {
 
     /// Applies one message and says what came of it.
     fn take(&mut self, response: Response, link: &mut Link) -> Result<(), End> {
+        self.health.update(|status| {
+            status.received_total += response.resources.len() as u64;
+            status.heartbeats_total += u64::from(response.heartbeat.is_some());
+        });
         let keys: Vec<_> = response.resources.iter().map(|it| it.key.clone()).collect();
         for key in keys.iter().chain(&response.removed) {
             self.suspects.remove(key);
@@ -279,6 +283,8 @@ impl Client {
         let applied = self.store.apply(response.resources, &response.removed);
         if let Some(bundle) = applied.bundle {
             self.state.keep_bundle(bundle.roots());
+            self.health
+                .update(|status| status.roots = bundle.roots().len());
             self.certificates.publish_bundle(bundle);
         }
         for (reject, invalid) in response.nameless {

@@ -53,6 +53,11 @@ pub(crate) struct Status {
     /// Of what is rejected now.
     pub(crate) rejected: Vec<Rejected>,
     pub(crate) rejects_total: u64,
+    /// Resources that came, whether they said anything new or not.
+    pub(crate) received_total: u64,
+    pub(crate) heartbeats_total: u64,
+    /// Roots of the trust bundle.
+    pub(crate) roots: usize,
     /// The configuration is what an earlier life of this proxy wrote.
     pub(crate) is_restored: bool,
     pub(crate) has_bundle: bool,

@@ -202,7 +202,7 @@ type Fact = (
 );
 
 /// What is told of the control plane; a fact without a value is left out.
-const FACTS: [Fact; 9] = [
+const FACTS: [Fact; 12] = [
     (
         "stream_open",
         "1 while the stream from the control plane stands",
@@ -229,6 +229,24 @@ const FACTS: [Fact; 9] = [
         "Resources held",
         MetricType::Gauge,
         |status| Some(count(status.held.len() as u64)),
+    ),
+    (
+        "received_resources",
+        "Resources that came over the stream; a stream that opens anew brings only what changed",
+        MetricType::Counter,
+        |status| Some(count(status.received_total)),
+    ),
+    (
+        "heartbeats",
+        "Heartbeats that came over the stream",
+        MetricType::Counter,
+        |status| Some(count(status.heartbeats_total)),
+    ),
+    (
+        "trusted_roots",
+        "Roots of the trust bundle",
+        MetricType::Gauge,
+        |status| Some(count(status.roots as u64)),
     ),
     (
         "rejected_resources",
