@@ -230,6 +230,14 @@ impl Backend {
         }
     }
 
+    /// For a pod that was called by its own address: whoever named it wants that
+    /// one, draining or not, for as long as its application serves.
+    #[must_use]
+    pub(crate) fn called_by_address(mut self) -> Self {
+        self.ready = self.endpoints.len();
+        self
+    }
+
     /// The endpoints that may get new requests.
     pub(crate) fn ready(&self) -> &[Arc<Endpoint>] {
         self.endpoints.get(..self.ready).unwrap_or_default()

@@ -155,7 +155,7 @@ impl Store {
             .map_or(&self.default_policy, |held| &held.value.policy)
             .clone();
         let group = self.groups.entry(target.clone()).or_default();
-        let backend = group.build(target.service.clone(), target.port, policy);
+        let backend = Arc::new(group.build(target.service.clone(), target.port, policy));
         self.backends.insert(target.clone(), backend.clone());
         backend
     }
@@ -188,7 +188,8 @@ impl Store {
                     name: member.pod.clone(),
                 };
                 let policy = self.default_policy.clone();
-                Meaning::Workload(self.pods.get(&at)?.build(name, at.port(), policy))
+                let backend = self.pods.get(&at)?.build(name, at.port(), policy);
+                Meaning::Workload(Arc::new(backend.called_by_address()))
             }
             Named::Unmeshed => Meaning::Unmeshed,
             Named::Unknown => Meaning::Unknown,

@@ -147,15 +147,9 @@ impl Group {
         service: ServiceName,
         port: u16,
         policy: Arc<BackendPolicy>,
-    ) -> Arc<Backend> {
+    ) -> Backend {
         let endpoints = self.members.values();
         let endpoints = endpoints.map(|(_, endpoint)| endpoint.clone()).collect();
-        Arc::new(Backend::new(
-            service,
-            port,
-            policy,
-            endpoints,
-            self.cells.clone(),
-        ))
+        Backend::new(service, port, policy, endpoints, self.cells.clone())
     }
 }
