@@ -62,6 +62,7 @@ pub(crate) async fn attempt<V: Version>(
         &tries.cx.pool,
         &tries.plan.backend,
         &endpoint,
+        tries.wanted(),
         &tries.cx.limits,
     )
     .await;
@@ -270,7 +271,7 @@ impl Way<'_, '_> {
         };
         match waited {
             Ok(Some((head, chunk))) => First::Answer(head, chunk),
-            Ok(None) => First::Late(Reason::FirstByteTimeout),
+            Ok(None) => First::Late(deadline.over(Instant::now())),
             Err(Stop::Caller(left)) => First::Caller(left),
             Err(Stop::Endpoint(broken)) => First::Broken(broken),
         }

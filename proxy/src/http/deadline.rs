@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     discovery::{BackendPolicy, Rule},
+    outcome::Reason,
     request::Request,
 };
 
@@ -61,6 +62,16 @@ impl Deadline {
     /// Of the first byte of the response, once the attempt's request is sent.
     pub(crate) fn of_first_byte(&self, now: Instant) -> Option<Instant> {
         self.bounded(self.first_byte, now)
+    }
+
+    /// What the end of a wait for the response is called: the whole request's
+    /// goes before a try's. Either way the endpoint did not answer in time.
+    pub(crate) fn over(&self, now: Instant) -> Reason {
+        if self.total.is_some_and(|total| total <= now) {
+            Reason::RequestTimeout
+        } else {
+            Reason::FirstByteTimeout
+        }
     }
 
     fn bounded(&self, time: Option<Duration>, now: Instant) -> Option<Instant> {

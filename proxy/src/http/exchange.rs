@@ -21,7 +21,7 @@ use crate::{
     upstream::{
         balance::{self, Averages, InFlight, Nobody},
         breaker::{State, Transition, Verdict},
-        pool::Pool,
+        pool::{Pool, Wanted},
         queue,
     },
 };
@@ -247,6 +247,16 @@ impl<'a> Tries<'a> {
         self.tried.push(flight.endpoint().key);
         self.made += 1;
         Ok(flight)
+    }
+
+    /// Whoever met a connection that its server had closed meets no second one:
+    /// servers close what idled together at once.
+    pub(crate) fn wanted(&self) -> Wanted {
+        if self.is_replayed {
+            Wanted::New
+        } else {
+            Wanted::Any
+        }
     }
 
     /// Which try is under way, counted over all proxies of the request.

@@ -12,7 +12,7 @@ use crate::{
     discovery::{Backend, Endpoint},
     outcome::{Fault, Reason},
     request,
-    upstream::pool::Pool,
+    upstream::pool::{Pool, Wanted},
 };
 
 use super::h1::Limits;
@@ -117,6 +117,7 @@ pub(crate) trait Upstream<Request>: Sized {
         pool: &Rc<Pool>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
         limits: &Limits,
     ) -> Result<Self, Reason>;
     /// Whether it served a request before: it may have been closed meanwhile.

@@ -54,6 +54,14 @@ pub(crate) struct Config {
     pub(crate) header_bytes: u32,
 }
 
+/// Which connection will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    Any,
+    /// One that served nobody: its server can't have closed it as idle.
+    New,
+}
+
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) connector: Rc<Connector>,
@@ -101,10 +109,15 @@ impl Pool {
         self: &Rc<Self>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
     ) -> Result<(Wire, Lease), Reason> {
         let key = endpoint.key;
         let checkouts = &self.metrics.pool.checkouts;
-        if let Some(idle) = self.idle(key) {
+        let idle = match wanted {
+            Wanted::Any => self.idle(key),
+            Wanted::New => None,
+        };
+        if let Some(idle) = idle {
             checkouts.inc("reused");
             let Idle {
                 wire,

@@ -102,6 +102,10 @@ async fn a_try_never_outlasts_the_whole() {
     assert_eq!(deadline.of_try(at(8)), Some(at(10)));
     assert_eq!(deadline.of_first_byte(at(1)), Some(at(3)));
     assert_eq!(deadline.of_first_byte(at(9)), Some(at(10)));
+    // Each end has its own name, also where they fall together.
+    assert_eq!(deadline.over(at(5)), Reason::FirstByteTimeout);
+    assert_eq!(deadline.over(at(6)), Reason::FirstByteTimeout);
+    assert_eq!(deadline.over(at(10)), Reason::RequestTimeout);
     assert_eq!(deadline.remaining(at(9)), seconds(1));
     assert_eq!(deadline.remaining(at(11)), seconds(0));
 }

@@ -17,7 +17,7 @@ use crate::{
         message::{self, Broken, Chunk, Edit},
     },
     outcome::{Reason, Side},
-    upstream::pool::{Lease, Pool},
+    upstream::pool::{Lease, Pool, Wanted},
     wire::{self, Reader, Writer},
 };
 
@@ -64,9 +64,10 @@ impl message::Upstream<Request> for Upstream {
         pool: &Rc<Pool>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
         limits: &Limits,
     ) -> Result<Self, Reason> {
-        let (wire, lease) = pool.http1(backend, endpoint).await?;
+        let (wire, lease) = pool.http1(backend, endpoint, wanted).await?;
         let limits = match endpoint.security {
             Security::Mesh { .. } => limits.of_mesh(),
             Security::Unmeshed => *limits,

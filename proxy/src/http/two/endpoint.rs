@@ -22,7 +22,7 @@ use crate::{
         message::{self, Broken, Chunk, Edit},
     },
     outcome::Reason,
-    upstream::pool::{Pool, Stream},
+    upstream::pool::{Pool, Stream, Wanted},
 };
 
 use super::{
@@ -69,6 +69,7 @@ impl message::Upstream<Request> for Upstream {
         pool: &Rc<Pool>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
+        _: Wanted,
         _: &Limits,
     ) -> Result<Self, Reason> {
         let (sender, stream) = pool.http2(backend, endpoint).await?;
