@@ -16,7 +16,7 @@ use std::{
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -66,6 +66,12 @@ impl Outbound {
             Ok(upstream) => *dialled.borrow_mut() = Some(upstream),
             // HTTP may still be carried there: the client has to speak.
             Err(Reason::OpaqueRefused | Reason::NoEndpoints) => return pending().await,
+            // HTTP takes a pooled connection, or is told by a status; a client
+            // that waits for the server to speak can't be kept waiting.
+            Err(reason @ Reason::TooManyConnections) => {
+                sleep(target.backend().policy.limits.pending_timeout).await;
+                return Heard::Failed(reason);
+            }
             Err(reason) => return Heard::Failed(reason),
         }
         poll_fn(|cx| match dialled.borrow_mut().as_mut() {
