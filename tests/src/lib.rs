@@ -4,5 +4,6 @@ pub mod corpus;
 pub mod programs;
 pub mod raw;
 pub mod reference;
+pub mod traffic;
 pub mod wait;
 pub mod world;

@@ -63,6 +63,13 @@ impl PodBuilder {
         self
     }
 
+    /// An option without a value, like `--no-mesh`.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.options.push(name.into());
+        self
+    }
+
     /// Of the program. Of the proxies and the control plane too when it is the
     /// world's first pod.
     #[must_use]

@@ -1,0 +1,226 @@
+//! Pods are replaced under load: nobody notices.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use nix::sys::signal::Signal;
+use tokio::{net::TcpStream, time::Instant};
+use weft_tests::{
+    traffic::{self, Answer, Application, Load, One, Two},
+    wait,
+    world::{self, Pod, World},
+};
+
+use super::{PORT, ms};
+
+/// Lives for a while after SIGTERM, as an application that finishes its work.
+const LINGERING: [&str; 3] = [
+    "sh",
+    "-c",
+    "trap 'sleep 0.5; exit 0' TERM; while :; do sleep 0.02; done",
+];
+
+struct Running {
+    // Ends after its pod, as its sockets are the test's.
+    pod: Option<Pod>,
+    application: Application,
+}
+
+impl Running {
+    fn start(world: &World, name: &str) -> Self {
+        let pod = world.pod(name).run(LINGERING);
+        let said = name.to_owned();
+        let application = Application::start(pod.listen(PORT), move |asked| {
+            let is_grpc = asked
+                .field("content-type")
+                .is_some_and(|it| it.starts_with("application/grpc"));
+            let answer = if is_grpc {
+                Answer::grpc(0, said.clone())
+            } else {
+                Answer::ok(said.clone())
+            };
+            answer.after(ms(if asked.path == "/slow" { 400 } else { 1 }))
+        });
+        Self {
+            pod: Some(pod),
+            application,
+        }
+    }
+
+    fn stop(mut self) {
+        let status = self.pod.take().unwrap().stop().status;
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+}
+
+#[test]
+fn backends_are_replaced_under_load_without_an_error_of_the_mesh() {
+    if !world::possible() {
+        return;
+    }
+    for workers in ["1", "4"] {
+        let world = World::with(
+            true,
+            &world::service("shop/web", &[PORT]),
+            &[("WEFT_WORKERS", workers)],
+        );
+        let mut running: Vec<_> = (0..2)
+            .map(|it| Running::start(&world, &format!("shop/web-{it}")))
+            .collect();
+        let client = world.idle("shop/client-0");
+        let to = SocketAddr::new(client.resolve("web"), PORT);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (tally, calls) = std::thread::scope(|scope| {
+            let calls = scope.spawn(|| grpc(&client, to, &stop));
+            let (tally, ()) = traffic::during(&client, &Load::new(to), || {
+                let work = || {
+                    for number in 2..5 {
+                        let next = Running::start(&world, &format!("shop/web-{number}"));
+                        wait::until("requests to the new pod", || {
+                            (next.application.requests() > 20).then_some(())
+                        });
+                        running.push(next);
+                        running.remove(0).stop();
+                    }
+                };
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                stop.store(true, std::sync::atomic::Ordering::SeqCst);
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            });
+            (tally, calls.join().unwrap())
+        });
+        tally.assert_flawless();
+        assert!(tally.bodies.len() == 5, "{:?}", tally.bodies);
+        assert!(calls > 100, "{calls} calls");
+    }
+}
+
+/// gRPC calls over connections that are opened anew where they are retired;
+/// their number. Any failure panics.
+fn grpc(client: &Pod, to: SocketAddr, stop: &std::sync::atomic::AtomicBool) -> usize {
+    traffic::run(client, || async move {
+        let mut calls = 0;
+        let fields = [
+            ("content-type", "application/grpc".to_owned()),
+            ("te", "trailers".to_owned()),
+        ];
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let (two, drive) = Two::open(TcpStream::connect(to).await.unwrap())
+                .await
+                .unwrap();
+            let calling = async {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    let called = two
+                        .call("/shop.Web/Get", &fields, Some(Bytes::from_static(b"12345")))
+                        .await;
+                    let called = called.unwrap_or_else(|error| panic!("{error}"));
+                    assert_eq!(called.grpc_status(), Some(0), "{called:?}");
+                    calls += 1;
+                    tokio::time::sleep(ms(1)).await;
+                }
+            };
+            tokio::select! { () = calling => {} () = drive => {} }
+        }
+        calls
+    })
+}
+
+#[test]
+fn a_draining_pod_finishes_serves_calls_and_retires_its_connections() {
+    if !world::possible() {
+        return;
+    }
+    let manifests = format!(
+        "{}{}",
+        world::service("shop/web", &[PORT]),
+        world::service("shop/db", &[PORT]).replacen(&world::namespace("shop"), "", 1)
+    );
+    let world = World::new(&manifests);
+    let web = Running::start(&world, "shop/web-0");
+    let db = Running::start(&world, "shop/db-0");
+    let client = world.idle("shop/client-0");
+    let web_pod = web.pod.as_ref().unwrap();
+    let (to_web, to_db) = (
+        SocketAddr::new(client.resolve("web"), PORT),
+        SocketAddr::new(web_pod.resolve("db"), PORT),
+    );
+    // The pod's own address: a caller that has not heard of the drain.
+    let to_pod = SocketAddr::new(web_pod.address(), PORT);
+    let slow = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            traffic::run(&client, || async move {
+                let mut one = One::new(to_pod);
+                let warm = one.get("/").await.unwrap();
+                assert_eq!(warm.field("connection"), None);
+                one.get("/slow").await.unwrap()
+            })
+        });
+        wait::until("the slow request", || {
+            (web.application.requests() == 2).then_some(())
+        });
+        web_pod.signal(Signal::SIGTERM);
+        // Draining: its outbound side works on.
+        let (calls, retired) = calls_until_retired(web_pod, to_db);
+        assert!(retired < ms(450), "{retired:?} and {calls} calls");
+        // And its inbound side.
+        let reply = traffic::run(&client, || async move {
+            One::new(to_pod).get("/").await.unwrap()
+        });
+        assert_eq!(reply.status, 200, "{}", reply.head);
+        slow.join().unwrap()
+    });
+    assert_eq!((slow.status, slow.text().as_str()), (200, "shop/web-0"));
+    let ended = wait::within(Duration::from_secs(10), || {
+        let reply = traffic::run(&client, || async move {
+            One::new(to_web).get("/").await.unwrap()
+        });
+        (reply.status == 503).then_some(reply)
+    });
+    assert!(ended.unwrap().head.contains("no-endpoints"));
+    web.stop_ended();
+    db.stop();
+}
+
+/// Calls over one HTTP/1 and one HTTP/2 connection until both are retired, the
+/// one by `connection: close`, the other by GOAWAY; none of them may fail.
+fn calls_until_retired(pod: &Pod, to: SocketAddr) -> (usize, Duration) {
+    traffic::run(pod, || async move {
+        let began = Instant::now();
+        let (mut calls, mut one) = (0, One::new(to));
+        let (two, drive) = Two::open(TcpStream::connect(to).await.unwrap())
+            .await
+            .unwrap();
+        let ended = std::cell::Cell::new(false);
+        let driving = async {
+            drive.await;
+            ended.set(true);
+            std::future::pending::<()>().await;
+        };
+        let calling = async {
+            let mut closed = false;
+            while !(closed && ended.get()) {
+                let reply = one.get("/").await.unwrap();
+                assert_eq!(reply.status, 200, "{}", reply.head);
+                closed |= reply.field("connection") == Some("close");
+                if !ended.get() {
+                    match two.call("/", &[], None).await {
+                        Ok(called) => assert_eq!(called.status, 200),
+                        Err(error) => assert!(error.is_go_away() || ended.get(), "{error}"),
+                    }
+                }
+                calls += 1;
+                assert!(began.elapsed() < wait::PATIENCE);
+            }
+        };
+        tokio::select! { () = calling => {} () = driving => {} }
+        (calls, began.elapsed())
+    })
+}
+
+impl Running {
+    /// It was told to stop already.
+    fn stop_ended(mut self) {
+        let pod = self.pod.take().unwrap();
+        assert_eq!(pod.stop().status.code(), Some(0));
+    }
+}
