@@ -1,5 +1,6 @@
 //! Packets that vanish, without a reset to tell.
 
+use nix::sys::signal::{Signal, kill};
 use tokio::time::Instant;
 use weft_tests::{
     traffic::{self, Load, One},
@@ -79,4 +80,26 @@ fn a_lost_caller_frees_what_it_held() {
     for pod in servers {
         super::metric(pod, "weft_connections_inbound_open", open(0.0));
     }
+}
+
+#[test]
+fn a_sidecar_that_is_killed_costs_no_get() {
+    if !world::possible() {
+        return;
+    }
+    let shop = Shop::new(&[]);
+    let (tally, ()) = traffic::during(&shop.client, &Load::new(shop.web()), || {
+        let requests = || shop.applications[0].requests();
+        wait::until("its share", || (requests() > 100).then_some(()));
+        let old = shop.pods[0].proxy();
+        kill(old, Signal::SIGKILL).unwrap();
+        wait::until("another proxy", || {
+            (shop.pods[0].proxy() != old).then_some(())
+        });
+        let before = requests();
+        wait::until("its share again", || {
+            (requests() > before + 20).then_some(())
+        });
+    });
+    tally.assert_flawless();
 }

@@ -143,7 +143,8 @@ fn a_routes_weights_are_exact_and_an_edit_holds_within_a_second() {
     let manifests: String = ["shop/web", "shop/one", "shop/two"]
         .map(|name| world::service(name, &[PORT]).replacen(&world::namespace("shop"), "", 1))
         .concat();
-    let world = World::new(&format!("{}{manifests}", world::namespace("shop")));
+    let manifests = format!("{}{manifests}", world::namespace("shop"));
+    let world = World::with(true, &manifests, &[("WEFT_WORKERS", "4")]);
     world.write_manifest("route.yaml", &split(90, 10));
     let (one, two) = (world.idle("shop/one-0"), world.idle("shop/two-0"));
     let _one = Application::start(one.listen(PORT), named(1));

@@ -148,7 +148,7 @@ fn a_body_is_replayed_up_to_64_kib_and_no_further() {
 }
 
 #[test]
-fn a_budget_bounds_what_retries_add_through_a_chain() {
+fn a_budget_bounds_what_retries_add_to_a_failing_service() {
     if !world::possible() {
         return;
     }
