@@ -92,11 +92,11 @@ pub(crate) struct CircuitBreaking {
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// Open connections. Default: no limit; 1 to 1,000,000.
+    /// Open connections; what needs one more is refused. Default: no limit; 1 to 1,000,000.
     pub(crate) connections: Option<i64>,
     /// Requests in flight. Default: no limit; 1 to 1,000,000.
     pub(crate) requests: Option<i64>,
-    /// Requests that wait for one of the above. Default: no limit; 1 to 1,000,000.
+    /// Requests that wait because of `requests`. Default: no limit; 1 to 1,000,000.
     pub(crate) pending: Option<i64>,
     /// How long they wait. Default 1s, 1ms to 1h.
     pub(crate) pending_timeout: Option<String>,
@@ -290,17 +290,17 @@ fn limits(it: &Limits, policy: &mut model::BackendPolicy) -> Result<(), Refusal>
         1,
         &mut policy.pending_timeout,
     )?;
-    if it.connections.is_none() && it.requests.is_none() {
+    if it.requests.is_none() {
         let field = match (it.pending.is_some(), it.pending_timeout.is_some()) {
             (true, _) => "pending",
             (false, true) => "pendingTimeout",
             (false, false) => return Ok(()),
         };
-        let message = "limits nothing: without connections or requests nobody waits";
+        let message = "limits nothing: without requests nobody waits";
         return Err(Refusal::new(
             field,
             message,
-            "limit one of them, or leave it out",
+            "limit requests, or leave it out",
         ));
     }
     Ok(())
