@@ -382,6 +382,54 @@ fn interim_answers_come_when_and_only_when_the_application_sends_them() {
 }
 
 #[test]
+fn an_answer_after_which_the_connection_ends_says_so() {
+    if !world::possible() {
+        return;
+    }
+    let pair = Pair::new();
+    for end in [
+        "Connection: close\r\nContent-Length: 2\r\n\r\nno",
+        "\r\nuntil the end",
+    ] {
+        let upload = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nfirst";
+        let script = Script {
+            client: vec![send(upload), Step::HearAll],
+            application: vec![vec![
+                Step::Hear("first"),
+                send(format!("HTTP/1.1 413 Too Much\r\n{end}")),
+            ]],
+        };
+        let ran = pair.meshed.run(pair.port(), &script);
+        let heard = ran.client.text();
+        assert!(heard.starts_with("HTTP/1.1 413"), "{heard}");
+        assert!(
+            heard.to_lowercase().contains("connection: close"),
+            "{heard}"
+        );
+        assert_eq!(ran.client.end, End::Closed);
+    }
+}
+
+#[test]
+fn http_1_0_requests_arrive_byte_by_byte() {
+    if !world::possible() {
+        return;
+    }
+    let pair = Pair::new();
+    for request in [
+        "GET /old HTTP/1.0\r\nX-A: 1\r\n\r\n",
+        "GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    ] {
+        let answer = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        let (with, without) = pair.run(&kept(&[(request, answer, "hi")]));
+        assert_eq!(
+            with.application[0].text().to_lowercase(),
+            without.application[0].text().to_lowercase()
+        );
+    }
+}
+
+#[test]
 fn websockets_pass_and_other_upgrades_do_not() {
     if !world::possible() {
         return;

@@ -162,10 +162,15 @@ fn nginx_and_curl_speak_every_version_of_http() {
                     &["--range", "10-19", &url("page")],
                     &[&url("gone")],
                     &[&url("moved")],
-                    &["--data-binary", "some body", &url("echo")],
                     &["-X", "DELETE", &url("echo")],
                 ] {
                     all.push(curl(&client, version, arguments));
+                }
+                // nginx answers this one without reading the body, which curl
+                // takes for a broken stream in HTTP/2, with or without a mesh.
+                if options.is_empty() {
+                    let body = ["--data-binary", "some body", &url("echo")];
+                    all.push(curl(&client, version, &body));
                 }
             }
             if world.is_meshed() {
