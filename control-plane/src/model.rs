@@ -1,13 +1,24 @@
 //! Workloads, services, routes and policies as the mesh sees them.
 //!
-//! Plain types, std only. Sources make them from manifests, `index` joins
-//! them, `serve` renders what `index` joined. Never parses, never waits. One
-//! page for all of the contract, so over the file's budget.
+//! Plain types, std only. Sources make them from manifests (here, and routes and
+//! policies in `policy`), `index` joins them, `serve` renders what `index`
+//! joined (`resolved`). Never parses, never waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
+};
+
+mod policy;
+mod resolved;
+
+pub use policy::{
+    AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, BackendRef,
+    HttpRoute, LoadBalancing, Match, Parent, PathMatch, Rule,
+};
+pub use resolved::{
+    Change, Endpoint, Meaning, ResolvedAccess, ResolvedPort, ResolvedService, ResolvedWorkload,
 };
 
 /// "namespace/name".
@@ -44,8 +55,6 @@ impl fmt::Display for BackendName {
         write!(f, "{}:{}", self.service, self.port)
     }
 }
-
-// ── what sources say ────────────────────────────────────────────────────────
 
 /// One object has this content now, or is gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -230,265 +239,6 @@ pub enum ProbeKind {
     Grpc,
     /// Its path.
     Http(String),
-}
-
-/// gateway.networking.k8s.io/v1, parents of kind Service.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct HttpRoute {
-    pub name: Name,
-    pub created_milliseconds: i64,
-    pub parents: Vec<Parent>,
-    pub rules: Vec<Rule>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parent {
-    pub service: Name,
-    /// `None`: every port.
-    pub port: Option<u16>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Rule {
-    pub name: String,
-    pub matches: Vec<Match>,
-    pub backends: Vec<BackendRef>,
-    pub request_timeout_milliseconds: u64,
-    pub backend_timeout_milliseconds: u64,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Match {
-    pub path: PathMatch,
-    pub headers: Vec<(String, String)>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PathMatch {
-    Exact(String),
-    Prefix(String),
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix("/".to_owned())
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BackendRef {
-    pub backend: BackendName,
-    pub weight: u32,
-    /// Why it is unusable: by itself (a kind that is no Service) as a source
-    /// says it, or because it refers to nothing, which the index adds.
-    pub invalid: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct BackendPolicyObject {
-    pub name: Name,
-    pub created_milliseconds: i64,
-    /// Services in its own namespace.
-    pub targets: Vec<String>,
-    pub policy: BackendPolicy,
-}
-
-/// Milliseconds everywhere; 0 is none but for `connect`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BackendPolicy {
-    pub load_balancing: LoadBalancing,
-    pub consecutive_failures: u32,
-    pub base_ejection: u64,
-    pub max_ejection: u64,
-    pub max_ejected_percent: u32,
-    pub connections: u32,
-    pub requests: u32,
-    pub pending: u32,
-    pub pending_timeout: u64,
-    pub attempts: u32,
-    pub retry_status_codes: Vec<u16>,
-    pub retry_grpc_statuses: Vec<u8>,
-    pub retry_non_idempotent: bool,
-    pub per_try_timeout: u64,
-    pub base_backoff: u64,
-    pub max_backoff: u64,
-    pub budget_percent: u32,
-    pub budget_minimum_per_second: u32,
-    pub connect_timeout: u64,
-    pub first_byte_timeout: u64,
-    pub idle_timeout: u64,
-    pub request_timeout: u64,
-}
-
-impl Default for BackendPolicy {
-    fn default() -> Self {
-        Self {
-            load_balancing: LoadBalancing::PeakEwma,
-            consecutive_failures: 5,
-            base_ejection: 5_000,
-            max_ejection: 300_000,
-            max_ejected_percent: 50,
-            connections: 0,
-            requests: 0,
-            pending: 0,
-            pending_timeout: 1_000,
-            attempts: 0,
-            retry_status_codes: Vec::new(),
-            retry_grpc_statuses: Vec::new(),
-            retry_non_idempotent: false,
-            per_try_timeout: 0,
-            base_backoff: 25,
-            max_backoff: 250,
-            budget_percent: 20,
-            budget_minimum_per_second: 3,
-            connect_timeout: 5_000,
-            first_byte_timeout: 0,
-            idle_timeout: 0,
-            request_timeout: 0,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LoadBalancing {
-    PeakEwma,
-    RoundRobin,
-    Weighted,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct AccessPolicy {
-    pub name: Name,
-    pub targets: Vec<AccessTarget>,
-    /// Empty: every port.
-    pub ports: BTreeSet<u16>,
-    /// `None`: it doesn't say.
-    pub strict: Option<bool>,
-    pub rules: Vec<AccessRule>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum AccessTarget {
-    /// Every workload of its own namespace.
-    Namespace,
-    /// Pods of its own namespace with these labels.
-    Selected(Labels),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct AccessRule {
-    pub deny: bool,
-    pub identities: Vec<String>,
-    pub namespaces: Vec<String>,
-    pub methods: Vec<String>,
-    pub path_prefixes: Vec<String>,
-}
-
-// ── what the index says ─────────────────────────────────────────────────────
-
-/// What became different, so that exactly its subscribers hear of it: who
-/// fetches anew what these name, and nothing else, knows all that there is.
-/// It may name what stayed the same; content decides in the end.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Change {
-    /// Ranges.
-    Mesh,
-    /// Ports, routes or policy of a service. A port that it has no longer took
-    /// its endpoints with it, unnamed; those of a new port are each named.
-    Service(Name),
-    /// This endpoint is there now, is another, or is gone.
-    Endpoints { backend: BackendName, uid: String },
-    /// What an address means.
-    Address(SocketAddr),
-    /// Every port of this IP means something else.
-    Ip(IpAddr),
-    /// A pod's inbound side.
-    Workload(Name),
-    /// What can't hold of this object.
-    Problems(Key),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Meaning {
-    Service(BackendName),
-    Workload(Endpoint),
-    Unmeshed,
-    Unknown,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Hash)]
-pub struct Endpoint {
-    /// Of the pod and its port, opaque; never re-used for another pod.
-    pub uid: String,
-    pub address: SocketAddr,
-    /// Empty where no pod is behind the address.
-    pub pod: Name,
-    /// Namespace and service account; `None` where it has no proxy. `serve`
-    /// writes the SPIFFE ID, since it knows the trust domain.
-    pub identity: Option<Name>,
-    /// It has a proxy, and this port is redirected to it.
-    pub mesh: bool,
-    pub protocol: Protocol,
-    pub zone: String,
-    pub weight: u32,
-    pub draining: bool,
-}
-
-/// A service with everything joined.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ResolvedService {
-    pub name: Name,
-    pub ports: Vec<ResolvedPort>,
-    pub policy: BackendPolicy,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ResolvedPort {
-    pub port: u16,
-    pub name: String,
-    pub protocol: Protocol,
-    /// Those attached to this port, of every namespace; backends that don't
-    /// resolve say why. Render `routes_for` a caller, never all of them.
-    pub routes: Vec<HttpRoute>,
-}
-
-impl ResolvedPort {
-    /// The routes that a caller in `namespace` gets (GEP-1294): those of its
-    /// own namespace if there are any (consumer routes, which hold for nobody
-    /// else), otherwise those of the service's (producer routes).
-    pub fn routes_for(&self, service: &Name, namespace: &str) -> Vec<&HttpRoute> {
-        let of = |wanted: &str| -> Vec<&HttpRoute> {
-            self.routes
-                .iter()
-                .filter(|route| route.name.namespace == wanted)
-                .collect()
-        };
-        let own = of(namespace);
-        if own.is_empty() {
-            of(&service.namespace)
-        } else {
-            own
-        }
-    }
-}
-
-/// A pod's inbound side.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ResolvedWorkload {
-    pub pod: Pod,
-    /// It, or else its namespace, says that it has a proxy.
-    pub meshed: bool,
-    pub ports: BTreeMap<u16, (Protocol, ResolvedAccess)>,
-    pub default_access: ResolvedAccess,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ResolvedAccess {
-    pub strict: bool,
-    /// With "namespace/name#index" of where each comes from.
-    pub deny: Vec<(String, AccessRule)>,
-    pub allow: Vec<(String, AccessRule)>,
-    pub default_deny: bool,
 }
 
 /// What a file says that is no object: where, why, and what to do.

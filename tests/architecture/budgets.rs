@@ -78,7 +78,7 @@ fn functions(file: &File) -> Vec<(String, usize)> {
         }
         let closes =
             |line: &&str| line.len() - line.trim_start().len() == indent && line.trim() == "}";
-        let Some(length) = rest.iter().position(|line| closes(line)) else {
+        let Some(length) = rest.iter().position(closes) else {
             continue;
         };
         found.push((format!("{}:{}", file.path, at + 1), length + 1));

@@ -9,11 +9,13 @@ use tokio::{
 };
 
 use crate::{
-    app::RETRY,
     ca::{Authority, bundle::Roots},
     identity, report,
     serve::{hub::Hub, tls::Tls},
 };
+
+/// Retried in this time when signing did not work.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A key, its certificate and these roots.
 pub(crate) fn fresh(

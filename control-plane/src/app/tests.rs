@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use clap::Parser;
+use http::StatusCode;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;

@@ -10,8 +10,7 @@
 //! move the old one away before they write the new one: a policy must not
 //! vanish for as long as that takes.
 //!
-//! Reads files and directories; only this part does, so it is one file, a little
-//! over the budget.
+//! Reads files and directories; only this part of the source does.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,11 +21,14 @@ use std::{
     time::Duration,
 };
 
-use inotify::{EventMask, EventOwned, WatchDescriptor, WatchMask, Watches};
+use inotify::{WatchDescriptor, Watches};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::shelf::Shelf;
+
+mod events;
+mod watches;
 
 pub(super) struct Tree {
     root: PathBuf,
@@ -47,16 +49,6 @@ pub(super) struct Tree {
 struct Directory {
     identity: Identity,
     watches: Vec<WatchDescriptor>,
-}
-
-/// What an event asks for.
-enum Concern {
-    Nothing,
-    /// Somebody has finished this file.
-    Finished(PathBuf),
-    Missing(String),
-    /// To be listed.
-    Directory,
 }
 
 /// Device and inode.
@@ -115,114 +107,6 @@ impl Tree {
     fn miss(&mut self, file: String) {
         self.missing.insert(file);
         self.until.get_or_insert_with(|| Instant::now() + GRACE);
-    }
-
-    pub(super) fn settle(&mut self, batch: &[EventOwned], shelf: &mut Shelf) {
-        if batch
-            .iter()
-            .any(|event| event.mask.contains(EventMask::Q_OVERFLOW))
-        {
-            warn!("too many changes at once: reading all manifests anew");
-            return self.rescan(shelf);
-        }
-        let (mut files, mut directories) = (BTreeSet::new(), BTreeSet::new());
-        for event in batch {
-            let ended = event
-                .mask
-                .intersects(EventMask::IGNORED | EventMask::UNMOUNT);
-            let mut missing = Vec::new();
-            for directory in self.watched.get(&event.wd).into_iter().flatten() {
-                match self.concerns(event, directory, shelf) {
-                    Concern::Nothing => {}
-                    Concern::Finished(path) => {
-                        files.insert(path);
-                    }
-                    Concern::Missing(file) => missing.push(file),
-                    Concern::Directory => {
-                        directories.insert(directory.clone());
-                    }
-                }
-            }
-            missing.into_iter().for_each(|file| self.miss(file));
-            if let Some(name) = &event.name
-                && event
-                    .mask
-                    .intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO)
-            {
-                files.extend(self.links_to(&event.wd, name));
-            }
-            if ended {
-                for path in self.watched.remove(&event.wd).into_iter().flatten() {
-                    if let Some(directory) = self.directories.get_mut(&path) {
-                        directory.watches.retain(|it| *it != event.wd);
-                    }
-                }
-            }
-        }
-        for path in files {
-            self.read(&path, shelf);
-        }
-        for directory in directories {
-            if self.directories.contains_key(&directory) {
-                self.list(&directory, shelf);
-            }
-        }
-    }
-
-    fn concerns(&self, event: &EventOwned, directory: &Path, shelf: &Shelf) -> Concern {
-        let held = self.directories.get(directory);
-        // What happens where a link leads names an entry there, not here.
-        let is_here = held.is_some_and(|it| it.watches.first() == Some(&event.wd));
-        let Some(path) = event.name.as_ref().map(|name| directory.join(name)) else {
-            return Concern::Directory;
-        };
-        if !is_here || event.mask.contains(EventMask::ISDIR) {
-            return Concern::Directory;
-        }
-        if event
-            .mask
-            .intersects(EventMask::DELETE | EventMask::MOVED_FROM)
-        {
-            let file = self.name_of(&path);
-            return match (self.directories.contains_key(&path), shelf.has(&file)) {
-                (true, _) => Concern::Directory,
-                (false, true) => Concern::Missing(file),
-                (false, false) => Concern::Nothing,
-            };
-        }
-        let Ok(metadata) = fs::symlink_metadata(&path) else {
-            return Concern::Nothing;
-        };
-        if !metadata.is_file() {
-            // A link, which others may lead through; or what only seems an entry.
-            return Concern::Directory;
-        }
-        // Written to its end, or put in place whole: by a rename, as a hard link.
-        let is_finished = event
-            .mask
-            .intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO)
-            || (event.mask == EventMask::CREATE && metadata.nlink() > 1)
-            || (event.mask == EventMask::ATTRIB && self.unread.contains(&path));
-        match is_finished && is_manifest(&path) {
-            true => Concern::Finished(path),
-            false => Concern::Nothing,
-        }
-    }
-
-    /// Links whose file is called so, in directories that this watch is for.
-    fn links_to(&self, watch: &WatchDescriptor, name: &OsStr) -> Vec<PathBuf> {
-        let directories = self.watched.get(watch);
-        let is_watched = |link: &Path| {
-            let parent = link.parent();
-            parent.is_some_and(|it| directories.is_some_and(|all| all.contains(it)))
-        };
-        let leads =
-            |link: &Path| fs::canonicalize(link).is_ok_and(|it| it.file_name() == Some(name));
-        self.links
-            .keys()
-            .filter(|it| is_watched(it) && leads(it))
-            .cloned()
-            .collect()
     }
 
     /// A directory that is new here, with all below it. `above` are those that
@@ -376,67 +260,6 @@ impl Tree {
             .unwrap_or(path)
             .to_string_lossy()
             .into_owned()
-    }
-
-    fn add_watch(&mut self, path: &Path, on_behalf: &Path) -> io::Result<WatchDescriptor> {
-        let mask = WatchMask::CLOSE_WRITE
-            | WatchMask::CREATE
-            | WatchMask::MOVED_TO
-            | WatchMask::MOVED_FROM
-            | WatchMask::DELETE
-            | WatchMask::ATTRIB
-            | WatchMask::DELETE_SELF
-            | WatchMask::MOVE_SELF
-            | WatchMask::ONLYDIR;
-        let watch = self.watches.add(path, mask)?;
-        self.watched
-            .entry(watch.clone())
-            .or_default()
-            .insert(on_behalf.to_owned());
-        Ok(watch)
-    }
-
-    /// A link's file changes where it is.
-    fn watch_target(&mut self, directory: &Path, link: &Path) {
-        let Ok(target) = fs::canonicalize(link) else {
-            return;
-        };
-        let Some(parent) = target.parent() else {
-            return;
-        };
-        if let Ok(watch) = self.add_watch(parent, directory)
-            && let Some(directory) = self.directories.get_mut(directory)
-            && !directory.watches.contains(&watch)
-        {
-            directory.watches.push(watch);
-        }
-    }
-
-    /// Of a directory and all below it.
-    fn forget_watches(&mut self, path: &Path) {
-        self.links.retain(|link, _| !link.starts_with(path));
-        let below: Vec<_> = self
-            .directories
-            .keys()
-            .filter(|it| it.starts_with(path))
-            .cloned()
-            .collect();
-        for path in below {
-            let Some(directory) = self.directories.remove(&path) else {
-                continue;
-            };
-            for watch in directory.watches {
-                let Some(paths) = self.watched.get_mut(&watch) else {
-                    continue;
-                };
-                paths.remove(&path);
-                if paths.is_empty() {
-                    self.watched.remove(&watch);
-                    // It may have ended with its directory.
-                    let _ = self.watches.remove(watch);
-                }
-            }
-        }
     }
 }
 
