@@ -5,17 +5,13 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use weft_tests::programs::As;
-
-const LIMIT: Duration = Duration::from_secs(20);
+use weft_tests::{programs::As, wait};
 
 /// A mesh of its own, whose processes end with the test.
 struct Mesh {
@@ -139,11 +135,7 @@ impl Drop for Running {
 
 /// Other processes offer nothing to wait on.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let limit = Instant::now() + LIMIT;
-    while !holds() {
-        assert!(Instant::now() < limit, "not within {LIMIT:?}: {what}");
-        sleep(Duration::from_millis(10));
-    }
+    wait::until(what, || holds().then_some(()));
 }
 
 fn text(bytes: &[u8]) -> String {
