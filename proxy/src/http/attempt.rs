@@ -23,7 +23,7 @@ use crate::{
 use super::{
     answer::{FAULT, heard},
     body::{Alongside, Kept, Pumped, pump},
-    exchange::Tries,
+    exchange::{Refusal, Tries},
     message::{
         Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version,
     },
@@ -38,7 +38,7 @@ pub(crate) enum Tried {
     Ended(Outcome),
     /// Make another after this time.
     Again(Duration),
-    Refused(Reason),
+    Refused(Refusal),
     /// The application reset the stream before it answered.
     BrokenOff(Option<h2::Reason>),
 }
@@ -182,10 +182,15 @@ impl Way<'_, '_> {
                 let _ = V::tunnel(body, &mut outgoing, &mut responding, answer).await;
                 Tried::Ended(Outcome::Carried)
             }
+            (Ok(Passed::Broken(broken)), _) if is_own(&broken) && answer.retract() => {
+                self.tries
+                    .report(&mut self.flight, Verdict::Failure, record);
+                Tried::Refused(broken.reason.into())
+            }
             (Ok(Passed::Broken(broken)), _) => self.truncated::<V>(broken, answer, record),
             (Ok(Passed::CallerLeft | Passed::Switched), _) => Tried::Ended(Outcome::CallerLeft),
-            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout),
-            (Err(reason), _) => Tried::Refused(reason),
+            (Ok(Passed::Idle), _) => Tried::Refused(Reason::IdleTimeout.into()),
+            (Err(reason), _) => Tried::Refused(reason.into()),
         }
     }
 
@@ -339,11 +344,12 @@ impl Way<'_, '_> {
         kept: &Kept<T>,
         record: &mut Record,
     ) -> Tried {
-        let failure = if self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset
-        {
-            Failure::ReusedConnectionDied
-        } else {
-            Failure::Fault(broken.reason)
+        let died = self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset;
+        let failure = match broken.told {
+            // The peer proxy had a connection, and lost its answer.
+            Some(fault) => Failure::Fault(fault.reason),
+            None if died => Failure::ReusedConnectionDied,
+            None => Failure::Fault(broken.reason),
         };
         // An idle connection that its server closed says nothing of the server.
         let verdict = match failure {
@@ -363,7 +369,10 @@ impl Way<'_, '_> {
             Some(backoff) => Tried::Again(backoff),
             // The application's own word, not a fault of the mesh.
             None if broken.reset.is_some() => Tried::BrokenOff(broken.reset),
-            None => Tried::Refused(broken.reason),
+            None => Tried::Refused(Refusal {
+                told: broken.told,
+                ..broken.reason.into()
+            }),
         }
     }
 
@@ -399,10 +408,15 @@ impl Way<'_, '_> {
     }
 }
 
+/// Neither the peer proxy's fault nor the application's own word.
+fn is_own(broken: &Broken) -> bool {
+    broken.told.is_none() && broken.reset.is_none()
+}
+
 fn caller_left(left: Break) -> Tried {
     match left {
         Break::Gone => Tried::Ended(Outcome::CallerLeft),
-        Break::Bad(reason) => Tried::Refused(reason),
+        Break::Bad(reason) => Tried::Refused(reason.into()),
     }
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Call<V: Version> {
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     pub(crate) detail: Option<Arc<str>>,
+    /// The peer proxy's fault, which we answer in its place.
+    pub(crate) told: Option<Fault>,
 }
 
 impl From<Reason> for Refusal {
@@ -84,6 +86,7 @@ impl From<Reason> for Refusal {
         Self {
             reason,
             detail: None,
+            told: None,
         }
     }
 }
@@ -97,7 +100,7 @@ pub(crate) async fn exchange<V: Version>(
 ) {
     let outcome = match order(cx, planner, call, &mut record).await {
         Ok(outcome) => outcome,
-        Err(refusal) => refuse::<V>(refusal.reason.at(cx.side), &refusal, call, &mut record).await,
+        Err(refusal) => refuse::<V>(cx.side, &refusal, call, &mut record).await,
     };
     record.finish(outcome);
 }
@@ -141,24 +144,32 @@ fn denied(denial: Denial, record: &mut Record) -> Refusal {
     Refusal {
         reason: denial.reason,
         detail: denial.policy,
+        told: None,
     }
 }
 
 /// Answers with the fault; once a response has begun only breaking it off tells.
 async fn refuse<V: Version>(
-    fault: Fault,
+    side: Side,
     refusal: &Refusal,
     call: &mut Call<V>,
     record: &mut Record,
 ) -> Outcome {
+    let (fault, outcome) = match refusal.told {
+        Some(fault) => (fault, Outcome::PeerFaulted(fault)),
+        None => {
+            let fault = refusal.reason.at(side);
+            (fault, Outcome::Faulted(fault))
+        }
+    };
     if call.answer.is_started() {
         call.answer.abort(None);
-        return Outcome::Faulted(fault);
+        return outcome;
     }
     let detail = refusal.detail.as_deref().unwrap_or_default();
     record.status(fault.reason.http_status());
     match call.answer.fault(fault, detail).await {
-        Ok(()) => Outcome::Faulted(fault),
+        Ok(()) => outcome,
         Err(_) => Outcome::CallerLeft,
     }
 }
@@ -186,7 +197,7 @@ async fn attempts<V: Version>(
         };
         match attempt::<V>(&mut tries, flight, caller, record).await {
             Tried::Ended(outcome) => break Ok(outcome),
-            Tried::Refused(reason) => break Err(reason.into()),
+            Tried::Refused(refusal) => break Err(refusal),
             Tried::BrokenOff(reset) => {
                 call.answer.abort(reset);
                 break Ok(Outcome::BrokenOff);
@@ -333,7 +344,7 @@ impl<'a> Tries<'a> {
     ) -> Tried {
         match self.again(failed, method, replayable, record) {
             Some(backoff) => Tried::Again(backoff),
-            None => Tried::Refused(reason),
+            None => Tried::Refused(reason.into()),
         }
     }
 

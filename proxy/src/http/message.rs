@@ -86,7 +86,9 @@ pub(crate) trait Answer<Response, Trailers> {
     async fn flush(&mut self) -> Result<(), Break>;
     /// Ends the body, with trailers or without.
     async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Break>;
-    /// Only before `head`.
+    /// Takes back a head of which nothing has left yet; `false` where it has.
+    fn retract(&mut self) -> bool;
+    /// Only before `head`, or once it was taken back.
     async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break>;
     /// Ends the exchange so that the caller sees a failure, with this code
     /// where the version has codes.

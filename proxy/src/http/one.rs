@@ -62,10 +62,18 @@ async fn pass(from: &mut Reader, to: &mut Writer) -> Result<(), Break> {
     }
 }
 
+/// Whether the writer's buffer is still all there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    Nothing,
+    Something,
+}
+
 /// Writes one piece of a body: gathered where small, uncopied where large.
-async fn put(writer: &mut Writer, framing: Framing, data: Bytes) -> std::io::Result<()> {
+async fn put(writer: &mut Writer, framing: Framing, data: Bytes) -> std::io::Result<Left> {
     let is_small = data.len() <= GATHERED / 2;
-    if is_small && writer.buffer.len() + data.len() > GATHERED {
+    let is_gathered = is_small && writer.buffer.len() + data.len() <= GATHERED;
+    if is_small && !is_gathered {
         writer.flush().await?;
     }
     match (framing, is_small) {
@@ -78,5 +86,8 @@ async fn put(writer: &mut Writer, framing: Framing, data: Bytes) -> std::io::Res
         (_, true) => writer.buffer.extend_from_slice(&data),
         (_, false) => writer.send(data).await?,
     }
-    Ok(())
+    Ok(match is_gathered {
+        true => Left::Nothing,
+        false => Left::Something,
+    })
 }

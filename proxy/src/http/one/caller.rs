@@ -18,7 +18,7 @@ use crate::{
     wire::{Reader, Writer},
 };
 
-use super::{endpoint::Response, put};
+use super::{Left, endpoint::Response, put};
 
 #[derive(Debug)]
 pub(crate) struct Request(pub(in crate::http) RequestHead);
@@ -60,9 +60,12 @@ impl Incoming {
     /// # Errors
     /// What is wrong with it.
     pub(in crate::http) fn look(&mut self) -> Result<(), Bad> {
+        let has_body = !self.decoder.is_done();
         self.ready = match self.decoder.decode(&mut self.reader.buffer)? {
             Decoded::Data(data) => Some(Chunk::Data(data)),
             Decoded::Trailers(trailers) => Some(Chunk::Trailers(trailers)),
+            // An empty chunked body has an end, which the next hop must get.
+            Decoded::End if has_body => Some(Chunk::End),
             Decoded::NeedMore | Decoded::End => None,
         };
         Ok(())
@@ -106,6 +109,8 @@ pub(crate) struct Answer {
     has_request_body: bool,
     framing: Framing,
     state: State,
+    /// Where the head begins in the writer's buffer, while all of it is there.
+    held: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +136,7 @@ impl Answer {
             has_request_body: false,
             framing: Framing::None,
             state: State::Waiting,
+            held: None,
         }
     }
 
@@ -172,6 +178,7 @@ impl message::Answer<Response, Box<Fields>> for Answer {
 
     async fn head(&mut self, head: Response, last: bool) -> Result<(), Break> {
         self.state = State::Started;
+        self.held = Some(self.writer.buffer.len());
         self.framing = self.asked.reframe(head.framing);
         // Who answers and closes takes no more of the body (RFC 9112 §9.3): the
         // caller must know before it sends the rest.
@@ -188,9 +195,11 @@ impl message::Answer<Response, Box<Fields>> for Answer {
     }
 
     async fn data(&mut self, data: Bytes) -> Result<(), Break> {
-        put(&mut self.writer, self.framing, data)
-            .await
-            .map_err(|_| Break::Gone)
+        let left = put(&mut self.writer, self.framing, data).await;
+        if left.map_err(|_| Break::Gone)? == Left::Something {
+            self.held = None;
+        }
+        Ok(())
     }
 
     async fn end(&mut self, trailers: Option<Box<Fields>>) -> Result<(), Break> {
@@ -204,7 +213,17 @@ impl message::Answer<Response, Box<Fields>> for Answer {
     }
 
     async fn flush(&mut self) -> Result<(), Break> {
+        self.held = None;
         self.writer.flush().await.map_err(|_| Break::Gone)
+    }
+
+    fn retract(&mut self) -> bool {
+        let Some(start) = self.held.take() else {
+            return false;
+        };
+        self.writer.buffer.truncate(start);
+        self.state = State::Waiting;
+        true
     }
 
     async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break> {

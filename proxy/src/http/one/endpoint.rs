@@ -158,6 +158,7 @@ impl message::Outgoing<Box<Fields>> for Outgoing {
     async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
         put(&mut self.writer, self.framing, data)
             .await
+            .map(|_| ())
             .map_err(|_| Broken::new(Reason::UpstreamReset))
     }
 

@@ -161,7 +161,8 @@ impl message::Answer<Response, HeaderMap> for Answer {
         self.stream.is_some()
     }
 
-    async fn informational(&mut self, head: Response) -> Result<(), Break> {
+    async fn informational(&mut self, mut head: Response) -> Result<(), Break> {
+        answer::strip(&mut head.parts.headers);
         let head = http::Response::from_parts(head.parts, ());
         self.respond
             .send_informational(head)
@@ -189,6 +190,10 @@ impl message::Answer<Response, HeaderMap> for Answer {
         }
         let stream = self.stream.as_mut().ok_or(Break::Gone)?;
         finish(stream, trailers).map_err(|error| break_of(&error))
+    }
+
+    fn retract(&mut self) -> bool {
+        false
     }
 
     async fn fault(&mut self, fault: Fault, detail: &str) -> Result<(), Break> {
