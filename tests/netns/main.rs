@@ -10,7 +10,12 @@
     reason = "helpers of tests panic as tests do; a table of cases is one thing"
 )]
 
+mod access;
+mod bypass;
+mod corpus;
 mod differences;
+mod documented;
+mod faults;
 mod harness;
 mod http1;
 mod http2;

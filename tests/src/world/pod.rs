@@ -180,6 +180,21 @@ impl Pod {
         );
     }
 
+    /// Gives its first address to another pod, and nobody is told.
+    ///
+    /// # Panics
+    /// When `ip` can't.
+    pub fn lose_address_to(&self, other: &Self) {
+        let address = format!("{}/16", self.address());
+        for (pod, verb) in [(self, "delete"), (other, "add")] {
+            let done = pod.inside(|| {
+                let arguments = ["address", verb, &address, "dev", "eth0"];
+                Command::new("ip").args(arguments).status()
+            });
+            assert!(done.expect("ip is installed").success(), "{verb} {address}");
+        }
+    }
+
     /// Its first address.
     ///
     /// # Panics

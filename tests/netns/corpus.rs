@@ -1,0 +1,253 @@
+//! The HTTP/1 corpora through two sidecars, to an application that keeps raw bytes.
+//!
+//! The codec's own tests hold each case in memory; here the same bytes cross
+//! sockets, lanes and mutual TLS. A hostile request ends at the caller's own
+//! proxy with its fault; an odd but legal one arrives as the corpus says.
+
+use weft_tests::{
+    corpus::{self, Case, Verdict},
+    probe::{Ended, Raw},
+    recorder::{Recorder, Say, has_head},
+    world::{self, Pod, World},
+};
+
+use crate::documented;
+
+const PORT: u16 = 8080;
+/// An answer that is so late will not come.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+struct Rig {
+    client: Pod,
+    app: Recorder,
+    app_pod: Pod,
+}
+
+fn rig(answering: impl FnOnce(std::net::TcpListener) -> Recorder) -> Option<Rig> {
+    if !world::possible() {
+        return None;
+    }
+    let mesh = World::with(
+        true,
+        // Where nothing but HTTP is meant, nothing else is carried.
+        &world::service("shop/app", &[PORT]).replace("targetPort", "appProtocol: http, targetPort"),
+        &[
+            ("WEFT_ACCESS_LOG_PER_SECOND", "100000"),
+            // As the corpus is written for.
+            ("WEFT_MAX_HEADERS", "128"),
+        ],
+    );
+    let app_pod = mesh.idle("shop/app-0");
+    let app = answering(app_pod.listen(PORT));
+    let client = mesh.idle("shop/client-0");
+    let rig = Rig {
+        client,
+        app,
+        app_pod,
+    };
+    // Until the endpoint is known, answers are about that.
+    weft_tests::wait::until("the application through both sidecars", || {
+        let answer = rig
+            .connect()
+            .ask(b"GET /first HTTP/1.1\r\nHost: app\r\n\r\n");
+        answer
+            .is_ok_and(|answer| answer.status == 200)
+            .then_some(())
+    });
+    let _ = rig.app.take();
+    Some(rig)
+}
+
+impl Rig {
+    fn connect(&self) -> Raw {
+        let stream = self.client.connect("app.shop", PORT);
+        stream.set_read_timeout(Some(SILENCE)).expect("not zero");
+        Raw::new(stream)
+    }
+}
+
+fn requests() -> Vec<Case> {
+    let mut cases = corpus::parse(include_str!("../corpus/http1/requests-hostile.txt"));
+    cases.extend(corpus::parse(include_str!(
+        "../corpus/http1/requests-legal.txt"
+    )));
+    cases
+}
+
+/// What the client and the application saw of a case that must be refused.
+fn refused(rig: &Rig, case: &Case, fault: &str) -> Result<(), String> {
+    let mut raw = rig.connect();
+    raw.send(&case.input);
+    let answer = loop {
+        match raw.answer() {
+            // Of a legal request in front of the hostile one.
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => break answer,
+            Err(ended) => return Err(format!("{ended:?} instead of an answer")),
+        }
+    };
+    let due = documented::fault(fault);
+    if answer.status != due.status {
+        return Err(format!(
+            "status {} instead of {}",
+            answer.status, due.status
+        ));
+    }
+    let told = answer.field("proxy-status").unwrap_or_default();
+    if told != due.proxy_status("outbound") {
+        return Err(format!("proxy-status {told:?}"));
+    }
+    match raw.ended() {
+        Ended::Closed => {}
+        other => return Err(format!("the connection is {other:?}")),
+    }
+    same(&rig.app.take(), &case.forwarded)
+}
+
+fn accepted(rig: &Rig, case: &Case, count: usize) -> Result<(), String> {
+    let mut raw = rig.connect();
+    raw.send(&case.input);
+    for number in 0..count {
+        match raw.answer() {
+            Ok(answer) if answer.status == 200 => {}
+            other => return Err(format!("answer {number} is {other:?}")),
+        }
+    }
+    same(&rig.app.take(), &case.forwarded)
+}
+
+/// A request that lacks its end when the client leaves: nothing that could be
+/// taken for a whole one may arrive.
+///
+/// A head without end is told so; of a body that lacks bytes there is nobody to tell.
+fn incomplete(rig: &Rig, case: &Case, count: usize) -> Result<usize, String> {
+    let mut raw = rig.connect();
+    raw.send(&case.input);
+    for number in 0..count {
+        match raw.answer() {
+            Ok(answer) if answer.status == 200 => {}
+            other => return Err(format!("answer {number} is {other:?}")),
+        }
+    }
+    let shut = raw.stream().shutdown(std::net::Shutdown::Write);
+    shut.map_err(|error| error.to_string())?;
+    let told = match raw.answer() {
+        Ok(answer) if answer.status == documented::fault("malformed-request").status => 1,
+        Ok(answer) => return Err(format!("answered {}", answer.status)),
+        Err(_) => 0,
+    };
+    let came = weft_proxy::seams::http1::read_requests([&rig.app.take()[..]]);
+    if came.messages.len() > count {
+        return Err(format!("arrived as whole: {:?}", came.messages));
+    }
+    Ok(told)
+}
+
+fn same(came: &[u8], due: &[u8]) -> Result<(), String> {
+    if came == due {
+        return Ok(());
+    }
+    let (came, due) = (came.escape_ascii(), due.escape_ascii());
+    Err(format!(
+        "the application got\n    {came}\n  instead of\n    {due}"
+    ))
+}
+
+#[test]
+fn every_request_of_the_corpus_meets_its_end_through_two_sidecars() {
+    let Some(rig) = rig(Recorder::http) else {
+        return;
+    };
+    let cases = requests();
+    assert!(cases.len() > 200, "the corpus shrank to {}", cases.len());
+    let mut wrong = Vec::new();
+    let mut told = 0;
+    // A request that lacks its end may arrive in part, and late.
+    let is_incomplete = |case: &&Case| matches!(case.verdict, Verdict::Incomplete(_));
+    let (last, first): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(is_incomplete);
+    for case in first.into_iter().chain(last) {
+        let result = match &case.verdict {
+            Verdict::Refused(fault, _) => refused(&rig, case, fault).map(|()| 1),
+            Verdict::Accepted(count) => accepted(&rig, case, *count).map(|()| 0),
+            Verdict::Incomplete(count) => incomplete(&rig, case, *count),
+        };
+        match result {
+            Ok(faults) => told += faults,
+            Err(why) => wrong.push(format!("{}: {why}", case.name)),
+        }
+        let _ = rig.app.take();
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    let counted = rig.client.metrics().sum("weft_traffic_faults_total", &[]);
+    assert_eq!(
+        counted, told as f64,
+        "the caller's proxy, and what clients were told"
+    );
+    assert_eq!(
+        rig.app_pod.metrics().sum("weft_traffic_faults_total", &[]),
+        0.0
+    );
+}
+
+#[test]
+fn every_hostile_response_of_the_corpus_ends_at_the_application_s_own_sidecar() {
+    let script = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let saying = std::sync::Arc::clone(&script);
+    let Some(rig) = rig(move |listener| {
+        Recorder::start(listener, move |said| {
+            if !has_head(said) {
+                return Say::Wait;
+            }
+            if said.starts_with(b"GET /first") {
+                return Say::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec());
+            }
+            Say::Last(saying.lock().unwrap().clone())
+        })
+    }) else {
+        return;
+    };
+    let cases = corpus::parse(include_str!("../corpus/http1/responses-hostile.txt"));
+    assert!(cases.len() > 40, "the corpus shrank to {}", cases.len());
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let Verdict::Refused(fault, _) = &case.verdict else {
+            continue;
+        };
+        script.lock().unwrap().clone_from(&case.input);
+        let asked: &[u8] = match case.asked.as_str() {
+            "GET" => b"GET /hostile HTTP/1.1\r\nHost: app\r\n\r\n",
+            "HEAD" => b"HEAD /hostile HTTP/1.1\r\nHost: app\r\n\r\n",
+            "UPGRADE" => b"GET /hostile HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            _ => b"GET /hostile HTTP/1.0\r\nHost: app\r\n\r\n",
+        };
+        let mut raw = rig.connect();
+        raw.send(asked);
+        let answer = match case.asked.as_str() {
+            "HEAD" => raw.head(),
+            _ => raw.answer(),
+        };
+        let due = documented::fault(fault);
+        let is_right = match &answer {
+            Ok(answer) if answer.status == due.status => {
+                answer.field("proxy-status") == Some(&due.proxy_status("inbound"))
+            }
+            // The head was good and went on: only breaking off tells.
+            Ok(answer) => answer.status < 400 && raw.ended() == Ended::Reset,
+            Err(ended) => *ended == Ended::Reset,
+        };
+        if !is_right {
+            wrong.push(format!("{}: {answer:?}", case.name));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
