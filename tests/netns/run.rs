@@ -133,7 +133,6 @@ impl Drop for Running {
     }
 }
 
-/// Other processes offer nothing to wait on.
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     wait::until(what, || holds().then_some(()));
 }
