@@ -19,7 +19,7 @@ test: ## Every test, from pure functions to real programs in network namespaces
 	tests/setup.sh test
 	$(MAKE) --no-print-directory programs
 	cargo test --workspace --doc
-	cargo test --workspace --lib --bins --tests --no-fail-fast $(if $(FULL),-- --include-ignored)
+	tests/run.sh $(if $(FULL),60m --include-ignored,30m)
 
 check: ## Format, lints, architecture, documents, generated code, licences
 	tests/setup.sh build

@@ -6,11 +6,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Each: what proves that it is there, and the package that brings it.
-build=(cc:build-essential cmake:cmake git:git)
+build=(cc:build-essential make:make cmake:cmake git:git)
 demo=(curl:curl nginx:nginx-light redis-server:redis-server /usr/lib/postgresql:postgresql
   tcpdump:tcpdump ip:iproute2 unshare:util-linux)
 tests=(nft:nftables mariadbd:mariadb-server nats-server:nats-server wrk:wrk haproxy:haproxy
-  openssl:openssl python3:python3 /usr/share/doc/python3-venv:python3-venv)
+  openssl:openssl python3:python3
+  /usr/lib/python3*/ensurepip:python3-venv ps:procps)
 
 case "${1:-test}" in
   build) wanted=("${build[@]}") ;;
@@ -26,7 +27,8 @@ fi
 
 is_there() {
   case "$1" in
-    /*) [ -e "$1" ] ;;
+    # A path may be a pattern: directories named after a version.
+    /*) compgen -G "$1" >/dev/null ;;
     # Servers live in directories that are not on an ordinary user's PATH.
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
   esac

@@ -4,6 +4,8 @@
 //! One at a time: the demo measures times, and two of them would measure each
 //! other.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use std::{
     collections::BTreeSet,
     fs,
