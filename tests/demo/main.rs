@@ -41,16 +41,19 @@ fn shows_every_step(user: As) {
         .weft()
         .args(["demo", "--output", "json"])
         .output()
-        .unwrap();
+        .expect("weft can be run");
     let said = String::from_utf8_lossy(&shown.stdout);
     let summary: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{shown:?}"));
     assert_eq!(summary["ok"], true, "{said}");
     assert_eq!(shown.status.code(), Some(0));
-    assert!(summary["seconds"].as_f64().unwrap() < 90.0, "{said}");
-    let steps = summary["steps"].as_array().unwrap();
+    assert!(
+        summary["seconds"].as_f64().expect("a number") < 90.0,
+        "{said}"
+    );
+    let steps = summary["steps"].as_array().expect("a list");
     let names: Vec<&str> = steps
         .iter()
-        .map(|it| it["name"].as_str().unwrap())
+        .map(|it| it["name"].as_str().expect("a name"))
         .collect();
     assert_eq!(
         names,
@@ -102,7 +105,9 @@ fn interrupted_it_says_so_and_leaves_nothing() {
 
 /// Of meshes that demos have made.
 fn directories() -> BTreeSet<PathBuf> {
-    let all = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let all = fs::read_dir(std::env::temp_dir())
+        .expect("there is one")
+        .flatten();
     let ours = all.filter(|it| it.file_name().to_string_lossy().starts_with("weft-demo-"));
     ours.map(|it| it.path()).collect()
 }

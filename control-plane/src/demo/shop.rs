@@ -32,7 +32,7 @@ use crate::{
 
 /// Short, so that rotation can be seen: a proxy renews after three fifths. What
 /// is left then is for a control plane that is away.
-pub(crate) const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(36);
+pub(crate) const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Where programs are, of which some are not on an ordinary user's path.
 const PROGRAMS: [&str; 5] = [
