@@ -5,6 +5,7 @@
 //! failure. Both bodies stream at once, each at the pace of its reader; of the
 //! request little is kept until the answer stands (`body`). One future, no task.
 
+mod first;
 mod passing;
 mod verdict;
 
@@ -22,14 +23,13 @@ use crate::{
 
 use super::{
     answer::{FAULT, heard},
-    body::{Alongside, Kept, Pumped, pump},
+    body::{Alongside, Kept, pump},
     exchange::{Refusal, Tries},
-    message::{
-        Answer, Break, Broken, Chunk, Edit, Responding, Response, Trailers, Upstream, Version,
-    },
+    message::{Answer, Break, Broken, Chunk, Edit, Response, Trailers, Upstream, Version},
     retry::{Attempt, Failure},
 };
 
+use first::{First, is_grpc};
 use passing::{Passed, Passing};
 
 /// What became of an attempt.
@@ -114,15 +114,6 @@ struct Way<'a, 'b> {
     flight: InFlight,
     is_reused: bool,
     is_mesh: bool,
-}
-
-/// The first that is heard of an answer.
-enum First<V: Version> {
-    /// The final head; the piece behind it where that decides.
-    Answer(V::Response, Option<Chunk<V::Trailers>>),
-    Broken(Broken),
-    Caller(Break),
-    Late(Reason),
 }
 
 impl Way<'_, '_> {
@@ -234,52 +225,6 @@ impl Way<'_, '_> {
             kept.is_replayable(),
             record,
         )
-    }
-
-    /// Waits for the final head and passes informational ones on.
-    async fn first<V: Version>(
-        &self,
-        pumping: &mut Alongside<'_, impl Future<Output = Pumped<V::Outgoing>>, V::Outgoing>,
-        responding: &mut V::Responding,
-        answer: &mut V::Answer,
-        began: Instant,
-    ) -> First<V> {
-        let Tries { plan, deadline, .. } = &*self.tries;
-        let peeks = !plan.backend.policy.retries.grpc_statuses.is_empty();
-        let wait = async {
-            loop {
-                let late = || deadline.of_first_byte(Instant::now());
-                let head = tokio::select! {
-                    head = pumping.with_until(responding.head(), late) => head?,
-                    () = answer.cancelled() => return Err(Stop::Caller(Break::Gone)),
-                };
-                let Some(head) = head.transpose()? else {
-                    return Ok(None);
-                };
-                if (100..200).contains(&head.status()) && head.status() != 101 {
-                    answer.informational(head).await?;
-                    continue;
-                }
-                let mut chunk = None;
-                while peeks && is_grpc(&head) && !head.is_end() && chunk.is_none() {
-                    chunk = match pumping.with(responding.next()).await?? {
-                        Chunk::Data(data) if data.is_empty() => None,
-                        other => Some(other),
-                    };
-                }
-                return Ok(Some((head, chunk)));
-            }
-        };
-        let waited = match deadline.of_try(began) {
-            None => wait.await,
-            Some(by) => timeout_at(by, wait).await.unwrap_or(Ok(None)),
-        };
-        match waited {
-            Ok(Some((head, chunk))) => First::Answer(head, chunk),
-            Ok(None) => First::Late(deadline.over(Instant::now())),
-            Err(Stop::Caller(left)) => First::Caller(left),
-            Err(Stop::Endpoint(broken)) => First::Broken(broken),
-        }
     }
 
     /// What an answer says of its endpoint, and whether it is one to try again.
@@ -422,29 +367,6 @@ fn caller_left(left: Break) -> Tried {
 
 const GRPC_STATUS: &str = "grpc-status";
 
-fn is_grpc(head: &impl Response) -> bool {
-    head.field("content-type")
-        .is_some_and(|kind| kind.starts_with(b"application/grpc"))
-}
-
 fn number<N: std::str::FromStr>(value: &[u8]) -> Option<N> {
     std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-/// Why a wait ended without an answer.
-enum Stop {
-    Caller(Break),
-    Endpoint(Broken),
-}
-
-impl From<Break> for Stop {
-    fn from(left: Break) -> Self {
-        Self::Caller(left)
-    }
-}
-
-impl From<Broken> for Stop {
-    fn from(broken: Broken) -> Self {
-        Self::Endpoint(broken)
-    }
 }

@@ -15,7 +15,7 @@ use crate::{
     record::Record,
 };
 
-use super::{GRPC_STATUS, Stop, number};
+use super::{GRPC_STATUS, first::Stop, number};
 
 /// How passing the answer on ended.
 pub(super) enum Passed {
