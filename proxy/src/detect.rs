@@ -335,5 +335,13 @@ async fn read_some(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usiz
     }
 }
 
+/// Does a server's first word begin with SETTINGS (RFC 9113 §3.4, §6.5)? It may
+/// come before its client has spoken, and says nothing to anybody but an HTTP/2
+/// client, whose turn it is: not a greeting that makes a connection opaque.
+pub(crate) fn is_http2_greeting(said: &[u8]) -> bool {
+    const SETTING: u8 = 6;
+    matches!(said, [0, 0, length, 4, 0, 0, 0, 0, 0, ..] if length % SETTING == 0)
+}
+
 #[cfg(test)]
 mod tests;

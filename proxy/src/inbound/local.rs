@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     addr::OrigDst,
-    authz,
+    authz, detect,
     discovery::{
         Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, EndpointState,
         Protocol, Security, ServiceName,
@@ -153,6 +153,9 @@ impl Inbound {
             polled.map(|_| ())
         })
         .await;
+        if detect::is_http2_greeting(&dialled.said) {
+            return pending().await;
+        }
         Heard::Spoke
     }
 

@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    detect,
     discovery::{Backend, BackendPolicy, Endpoint, EndpointKey},
     limit::{self, Connection},
     listen::Conn,
@@ -79,6 +80,10 @@ impl Outbound {
             None => Poll::Pending,
         })
         .await;
+        let is_http2 = |it: &Dialled| detect::is_http2_greeting(&it.said);
+        if dialled.borrow().as_ref().is_some_and(is_http2) {
+            return pending().await;
+        }
         Heard::Spoke
     }
 

@@ -51,11 +51,7 @@ impl<P: Planner> Server<P> {
         let mut connection = match handshake.await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) if error.is_io() => return,
-            Ok(Err(_)) | Err(_) => {
-                let fault = Reason::MalformedRequest.at(self.cx.side);
-                let record = self.record.request(&Head::default());
-                return record.finish(Outcome::Faulted(fault));
-            }
+            Ok(Err(_)) | Err(_) => return self.refuse_connection(),
         };
         let mut drain = self.drain.clone();
         let mut is_draining = false;
@@ -66,6 +62,8 @@ impl<P: Planner> Server<P> {
                 Some(()) = streams.next(), if !streams.is_empty() => {}
                 next = connection.accept() => match next {
                     Some(Ok((request, respond))) => streams.push(self.stream(request, respond)),
+                    // Whoever breaks the rules of the connection ends it for all its streams.
+                    Some(Err(error)) if is_ours(&error) => break self.refuse_connection(),
                     Some(Err(_)) | None => break,
                 },
                 () = drain.reached(Phase::Draining), if !is_draining => {
@@ -75,6 +73,13 @@ impl<P: Planner> Server<P> {
                 }
             }
         }
+    }
+
+    /// The peer was told by GOAWAY; here it becomes a fault with a name.
+    fn refuse_connection(&self) {
+        let fault = Reason::MalformedRequest.at(self.cx.side);
+        let record = self.record.request(&Head::default());
+        record.finish(Outcome::Faulted(fault));
     }
 
     #[expect(
@@ -165,6 +170,11 @@ impl<P: Planner> Server<P> {
                 .await;
         }
     }
+}
+
+/// Did we end the connection, for what the peer sent?
+fn is_ours(error: &h2::Error) -> bool {
+    !error.is_io() && !error.is_remote() && error.reason() != Some(h2::Reason::NO_ERROR)
 }
 
 /// RFC 9113 §6.5.2 counts 32 bytes for each field beside its text.
