@@ -17,6 +17,7 @@ mod differences;
 mod documented;
 mod faults;
 mod harness;
+mod hostile_http2;
 mod http1;
 mod http2;
 mod loss;

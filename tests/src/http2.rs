@@ -179,10 +179,12 @@ async fn serve(
         });
         let mut answer = http::Response::new(());
         *answer.headers_mut() = fields.clone();
-        if trailers.is_empty() {
-            respond.send_response(answer, true)?;
-        } else {
-            let mut body = respond.send_response(answer, false)?;
+        let is_end = trailers.is_empty();
+        // Its client may have taken a request back meanwhile.
+        let Ok(mut body) = respond.send_response(answer, is_end) else {
+            continue;
+        };
+        if !is_end {
             body.send_data(Bytes::from_static(b"x"), false)?;
             body.send_trailers(trailers.clone())?;
         }

@@ -6,7 +6,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex},
     thread,
@@ -231,6 +231,9 @@ fn serve(
             return;
         }
     }
+    // An alert must arrive: closing with bytes unread would reset the connection.
+    let _ = tls.sock.shutdown(Shutdown::Write);
+    while let Ok(1..) = tls.sock.read(&mut buffer) {}
 }
 
 // ── a client ────────────────────────────────────────────────────────────────
