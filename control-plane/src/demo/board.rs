@@ -118,6 +118,8 @@ impl Board {
              \n  weft run --mesh $MESH --pod shop/shell-0 -- curl -i http://front.shop/catalog\
              \n  weft run --mesh $MESH --pod shop/shell-0 -- curl -i http://cart.shop/    # denied, and why\
              \n  touch $MESH/faults/stock-1    # a pod that fails; rm it again\
+             \n  weft run --mesh $MESH --pod shop/shell-0 -- sh -c \
+             'for i in $(seq 30); do curl -so /dev/null -w \"%{{http_code}} \" stock.shop; done'\
              \n  $EDITOR $MESH/manifests/canary.yaml    # in effect when written\
              \n  weft status --mesh $MESH\n",
             program.parent().unwrap_or_else(|| Path::new(".")).display(),

@@ -31,11 +31,11 @@ pub(crate) async fn show(shop: &mut Shop, board: &Board) -> anyhow::Result<Findi
         .await
         .context("the policy did not take effect")??;
     let took = written.elapsed();
+    let requests = sight::settled(shop, REQUESTS, &LABELS).await?;
     let attempts = sight::metric(shop, ATTEMPTS, &LABELS).await?;
-    let requests = sight::metric(shop, REQUESTS, &LABELS).await?;
     let after = shop.shopper()?.calls(charge(), CALLS, 2).await?;
+    let requests = sight::settled(shop, REQUESTS, &LABELS).await? - requests;
     let attempts = sight::metric(shop, ATTEMPTS, &LABELS).await? - attempts;
-    let requests = sight::metric(shop, REQUESTS, &LABELS).await? - requests;
     let amplification = attempts as f64 / requests.max(1) as f64;
 
     let mut finding = Finding::default();

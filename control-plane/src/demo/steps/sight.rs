@@ -3,8 +3,9 @@
 
 use anyhow::Context;
 use serde_json::Value;
+use tokio::time::interval;
 
-use crate::demo::{job::Target, shop::Shop};
+use crate::demo::{caller::LOOK, job::Target, shop::Shop};
 
 /// The breaker's state of an endpoint, as the shopper's proxy sees it.
 pub(crate) async fn breaker(shop: &mut Shop, pod: &str) -> anyhow::Result<Option<String>> {
@@ -36,6 +37,21 @@ pub(crate) async fn metric(shop: &mut Shop, name: &str, labels: &[&str]) -> anyh
     let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     // Counts of events, whole as they are.
     Ok(values.sum::<f64>() as u64)
+}
+
+/// The same, once it has stopped moving: the last call is counted when it is
+/// over, which its caller may know a little earlier.
+pub(crate) async fn settled(shop: &mut Shop, name: &str, labels: &[&str]) -> anyhow::Result<u64> {
+    let mut last = metric(shop, name, labels).await?;
+    let mut look = interval(LOOK * 3);
+    look.tick().await;
+    loop {
+        look.tick().await;
+        let now = metric(shop, name, labels).await?;
+        if now == std::mem::replace(&mut last, now) {
+            return Ok(now);
+        }
+    }
 }
 
 async fn read(shop: &mut Shop, url: &str) -> anyhow::Result<String> {
