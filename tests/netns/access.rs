@@ -275,3 +275,36 @@ fn an_application_that_talks_like_a_sidecar_is_neither_believed_nor_passed_on() 
         0.0
     );
 }
+
+#[test]
+fn a_client_that_is_slow_to_speak_http_is_heard_where_only_http_is_carried() {
+    if !world::possible() {
+        return;
+    }
+    let rules = format!("ports: [{HTTP}]\n  rules: [{{action: Allow, to: {{pathPrefixes: [/]}}}}]");
+    let mesh = World::new(&(world::service("shop/app", &[HTTP]) + &policy("paths", &rules)));
+    let app = mesh.idle("shop/app-0");
+    let _http = Recorder::http(app.listen(HTTP));
+    let client = mesh.idle("shop/client-0");
+    ready(&client, HTTP);
+    let accepted = || app.metrics().sum("weft_tls_accepted_handshakes_total", &[]);
+    let before = accepted();
+    let mut slow = Raw::new(client.connect("app.shop", HTTP));
+    wait::until(
+        "the speculative connection at the application's proxy",
+        || (accepted() > before).then_some(()),
+    );
+    // A round trip behind it: a refusal would have been heard by now.
+    ready(&client, HTTP);
+    let answer = slow.ask(b"GET /slow HTTP/1.1\r\nHost: app\r\n\r\n");
+    assert_eq!(answer.map(|answer| answer.status), Ok(200));
+
+    let mut other = Raw::new(client.connect("app.shop", HTTP));
+    other.send(b"\0\x01 no HTTP");
+    assert_eq!(other.ended(), Ended::Reset);
+    let refused = [("reason", "opaque-refused"), ("side", "inbound")];
+    assert_eq!(
+        app.metrics().sum("weft_traffic_faults_total", &refused),
+        1.0
+    );
+}

@@ -280,7 +280,11 @@ fn rig() -> Rig {
             port + 100
         );
     }
-    let mesh = World::with(true, &manifests, &[("WEFT_ACCESS_LOG", "off")]);
+    let mesh = World::with(
+        true,
+        &manifests,
+        &[("WEFT_ACCESS_LOG", "off"), ("WEFT_CLIENT_SILENCE", "5s")],
+    );
     let app = mesh.idle("shop/app-0");
     let port = |policy: Policy| policy as u16;
     let one = POLICIES

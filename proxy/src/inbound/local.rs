@@ -15,7 +15,7 @@ use std::{
 
 use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
     net::TcpStream,
 };
 
@@ -178,13 +178,19 @@ impl Inbound {
     /// Carries opaque bytes to the application, if and as long as they may.
     pub(super) async fn opaque<S: Leg>(
         &self,
-        downstream: S,
-        first: BytesMut,
+        mut downstream: S,
+        mut first: BytesMut,
         caller: Caller<'_>,
         connection: &ConnectionRecord,
     ) {
         let mut record = connection.opaque();
         let port = caller.destination.0.port();
+        if !self
+            .may_be_unused(&mut downstream, &mut first, &caller)
+            .await
+        {
+            return record.finish(Outcome::CallerLeft);
+        }
         if let Err(denial) = self.admits_opaque(port, caller.peer) {
             if let Some(policy) = &denial.policy {
                 record.judged_by(policy);
@@ -214,6 +220,29 @@ impl Inbound {
         record.received(progress.to_upstream.get());
         record.sent(progress.to_downstream.get());
         record.finish(ended.outcome(Side::Inbound));
+    }
+
+    /// A caller's proxy dials while its client is silent, lest the server speaks
+    /// first. Where only HTTP is carried, that client may still turn out to speak
+    /// it: then this connection ends unused, and refusing it at once would break
+    /// the client's. So bytes are refused, not silence. `false`: it has ended.
+    async fn may_be_unused<S: Leg>(
+        &self,
+        downstream: &mut S,
+        first: &mut BytesMut,
+        caller: &Caller<'_>,
+    ) -> bool {
+        let Some(session) = caller.session.filter(|_| first.is_empty()) else {
+            return true;
+        };
+        let judged = self.admits_opaque(caller.destination.0.port(), caller.peer);
+        if !judged.is_err_and(|denial| denial.reason == Reason::OpaqueRefused) {
+            return true;
+        }
+        tokio::select! {
+            read = downstream.read_buf(first) => matches!(read, Ok(1..)),
+            () = self.certificates.ended(session) => false,
+        }
     }
 
     /// Resolves when what was admitted no longer is.

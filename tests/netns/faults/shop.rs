@@ -177,6 +177,8 @@ impl Shop {
             ("WEFT_ACCESS_LOG_PER_SECOND", "100000"),
             ("WEFT_HEADER_TIMEOUT", "700ms"),
             ("WEFT_ASK_TIMEOUT", "1s"),
+            // A loaded machine's client is slow to speak, and no row is about that.
+            ("WEFT_CLIENT_SILENCE", "5s"),
             ("WEFT_MAX_HEADER_BYTES", "8192"),
             ("WEFT_MAX_TARGET_BYTES", "2048"),
         ];
