@@ -269,6 +269,15 @@ impl Shop {
         all
     }
 
+    /// Until the control plane's process has really stopped.
+    pub(super) fn frozen(&self) {
+        let stat = format!("/proc/{}/stat", self.mesh.control_plane());
+        wait::until("the control plane to freeze", || {
+            let text = std::fs::read_to_string(&stat).ok()?;
+            text.rsplit_once(") T").map(|_| ())
+        });
+    }
+
     /// Until the application has so many connections on this port's recorder.
     pub(super) fn reached(&self, bytes: &[u8]) {
         wait::until("the request at the application", || {

@@ -256,6 +256,7 @@ pub(super) const TABLE: &[Row] = &[
         reach: Reach::Nothing,
         provoke: |shop| {
             shop.mesh.signal_control_plane(Signal::SIGSTOP);
+            shop.frozen();
             let seen = broken(&shop.client, "10.96.200.200", 80, GET);
             shop.mesh.signal_control_plane(Signal::SIGCONT);
             seen
