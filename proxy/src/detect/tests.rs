@@ -313,13 +313,21 @@ async fn a_client_hello_is_awaited_whole() {
 #[test]
 fn settings_of_an_http2_server_are_no_greeting_and_others_are() {
     let none = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let two = [0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100, 0, 5, 0, 0, 64, 0];
+    let two = [
+        0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100, 0, 5, 0, 0, 64, 0,
+    ];
     for greeting in [&none[..], &two] {
         assert!(is_http2_greeting(greeting), "{greeting:?}");
     }
     let acknowledged = [0, 0, 0, 4, 1, 0, 0, 0, 0];
     let ragged = [0, 0, 7, 4, 0, 0, 0, 0, 0];
-    for other in [&b"220 mail\r\n"[..], b"", &none[..8], &acknowledged, &ragged] {
+    for other in [
+        &b"220 mail\r\n"[..],
+        b"",
+        &none[..8],
+        &acknowledged,
+        &ragged,
+    ] {
         assert!(!is_http2_greeting(other), "{other:?}");
     }
 }
