@@ -36,5 +36,7 @@ esac
 skipped=$(grep -c '^SKIPPED: ' "$log" || true)
 echo "skipped: $skipped"
 { grep '^SKIPPED: ' "$log" || true; } | sort | uniq -c
+awk '/^test result: / { for (at = 1; at <= NF; at++) if ($at ~ /^ignored/) ignored += $(at - 1) }
+  END { print "left out, each with its reason: " ignored + 0 " (make test FULL=1)" }' "$log"
 grep -E '^ +Running |^test result: ' "$log" || true
 exit "$code"
