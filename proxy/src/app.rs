@@ -45,14 +45,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     let control = control::start(control_config(&config), wall, &mut tasks)?;
     let mut registry = Registry::new();
-    let shared = recording(&mut registry, &config, wall)?;
+    let (phases, phase) = drain::channel();
+    let shared = recording(&mut registry, &config, wall, phase.clone())?;
     record::observe(
         &mut registry,
         Box::new(latest(&control.snapshots)),
         Arc::clone(&control.health),
         epoch,
     );
-    let (phases, phase) = drain::channel();
     let phases = Arc::new(phases);
     let admin = admin::bind(&config.admin).await?;
     let shares = Shares {
@@ -99,14 +99,19 @@ fn control_config(config: &Config) -> control::Config {
     }
 }
 
-fn recording(registry: &mut Registry, config: &Config, wall: Wall) -> io::Result<Shared> {
+fn recording(
+    registry: &mut Registry,
+    config: &Config,
+    wall: Wall,
+    phase: drain::Watch,
+) -> io::Result<Shared> {
     let told = &config.telemetry;
     let log = AccessLog::start(registry, told.access, told.access_per_second, io::stderr())?;
     let recording = record::Config {
         series: told.series,
         series_idle: told.series_idle,
     };
-    Ok(Shared::new(registry, &recording, log, wall))
+    Ok(Shared::new(registry, &recording, log, wall, phase))
 }
 
 /// The snapshot of the moment, for pages and gauges.

@@ -31,8 +31,9 @@ use crate::{
     addr::{OrigDst, PeerAddr},
     clock::Wall,
     discovery::{Backend, BackendCells, Endpoint, Rule, RuleCells, ServicePort},
+    drain::{self, Phase},
     identity::Peer,
-    outcome::{NotRetried, Outcome, Retried, Side},
+    outcome::{NotRetried, Outcome, Reason, Retried, Side},
     telemetry::Registry,
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     traffic: Arc<Traffic>,
     log: AccessLog,
     wall: Wall,
+    phase: drain::Watch,
 }
 
 impl Shared {
@@ -66,12 +68,14 @@ impl Shared {
         config: &Config,
         log: AccessLog,
         wall: Wall,
+        phase: drain::Watch,
     ) -> Self {
         Self {
             metrics: Arc::new(Metrics::register(registry)),
             traffic: Traffic::register(registry, config.series, config.series_idle),
             log,
             wall,
+            phase,
         }
     }
 
@@ -268,7 +272,7 @@ pub(crate) struct Record {
     grpc_status: Option<u8>,
     received: u64,
     sent: u64,
-    outcome: Outcome,
+    outcome: Option<Outcome>,
 }
 
 impl Record {
@@ -290,7 +294,7 @@ impl Record {
             grpc_status: None,
             received: 0,
             sent: 0,
-            outcome: Outcome::CallerLeft,
+            outcome: None,
         }
     }
 
@@ -353,7 +357,18 @@ impl Record {
     }
 
     pub(crate) fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
+    }
+
+    /// What nobody finished was dropped: with its caller, or by a proxy that
+    /// stops and whose grace is over.
+    fn outcome(&self) -> Outcome {
+        let connection = &self.connection.0;
+        self.outcome
+            .unwrap_or_else(|| match connection.recorder.0.phase.phase() {
+                Phase::Serving | Phase::Draining => Outcome::CallerLeft,
+                Phase::Stopping => Outcome::Faulted(Reason::ShuttingDown.at(connection.side)),
+            })
     }
 
     /// The planned destination's; before a plan, the connection's.
@@ -367,7 +382,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         let (kind, outcome, status, grpc) =
-            (self.kind, self.outcome, self.status, self.grpc_status);
+            (self.kind, self.outcome(), self.status, self.grpc_status);
         let (received, sent) = (self.received, self.sent);
         let series = self.series();
         series.bytes(received, sent);

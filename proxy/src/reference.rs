@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     clock::{Epoch, Wall},
-    config,
+    config, drain,
     outcome::{Reason, Retryable, Side},
     record,
     telemetry::Registry,
@@ -83,7 +83,13 @@ pub fn metrics() -> io::Result<Vec<Metric>> {
         series_idle: Duration::ZERO,
     };
     let log = record::AccessLog::start(&mut registry, record::Mode::Off, 1, io::sink())?;
-    let _shared = record::Shared::new(&mut registry, &config, log, Wall::System);
+    let _shared = record::Shared::new(
+        &mut registry,
+        &config,
+        log,
+        Wall::System,
+        drain::channel().1,
+    );
     record::observe(
         &mut registry,
         Box::new(Arc::default),

@@ -289,7 +289,10 @@ impl Way<'_, '_> {
         kept: &Kept<T>,
         record: &mut Record,
     ) -> Tried {
-        let died = self.is_reused && !broken.unread && broken.reason == Reason::UpstreamReset;
+        let died = self.is_reused
+            && !broken.unread
+            && broken.reset.is_none()
+            && broken.reason == Reason::UpstreamReset;
         let failure = match broken.told {
             // The peer proxy had a connection, and lost its answer.
             Some(fault) => Failure::Fault(fault.reason),

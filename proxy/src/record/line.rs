@@ -95,7 +95,7 @@ struct Endpoint<'a> {
 
 /// Does an operator want to see it where only errors are logged?
 pub(super) fn is_error(record: &Record) -> bool {
-    match record.outcome {
+    match record.outcome() {
         Outcome::Faulted(_)
         | Outcome::PeerFaulted(_)
         | Outcome::CallerLeft
@@ -130,8 +130,8 @@ pub(super) fn render(record: &Record, now: Duration, took: Duration) -> Vec<u8> 
             Kind::Opaque => "connection",
         },
         side: connection.side.as_str(),
-        outcome: record.outcome.as_str(),
-        fault: record.outcome.fault().map(|fault| Fault {
+        outcome: record.outcome().as_str(),
+        fault: record.outcome().fault().map(|fault| Fault {
             side: fault.side.as_str(),
             reason: fault.reason.as_str(),
         }),

@@ -31,6 +31,7 @@ struct World {
     registry: Registry,
     recorder: Recorder,
     lines: mpsc::Receiver<Vec<u8>>,
+    phases: drain::Control,
 }
 
 impl World {
@@ -43,11 +44,13 @@ impl World {
         let (sender, lines) = mpsc::channel();
         let log = AccessLog::start(&mut registry, access, 10, Lines(sender)).unwrap();
         let wall = Wall::fixed(Duration::from_secs(951_782_400));
-        let shared = Shared::new(&mut registry, &config, log, wall);
+        let (phases, phase) = drain::channel();
+        let shared = Shared::new(&mut registry, &config, log, wall, phase);
         Self {
             registry,
             recorder: Recorder::new(shared),
             lines,
+            phases,
         }
     }
 
@@ -328,7 +331,13 @@ async fn a_writer_that_stalls_loses_lines_and_never_the_path_time() {
         series_idle: Duration::from_secs(1),
     };
     let log = AccessLog::start(&mut registry, Mode::All, 1, Stalled(stall)).unwrap();
-    let recorder = Recorder::new(Shared::new(&mut registry, &config, log, Wall::System));
+    let recorder = Recorder::new(Shared::new(
+        &mut registry,
+        &config,
+        log,
+        Wall::System,
+        drain::channel().1,
+    ));
     let address = SocketAddr::from(([10, 0, 0, 1], 1));
     let connection = recorder.connection(Side::Outbound, PeerAddr(address), None);
     for _ in 0..2000 {
@@ -366,6 +375,23 @@ fn one_ejected() -> Snapshot {
         addresses: [(address, meaning.into())].into(),
         ..Snapshot::default()
     }
+}
+
+#[test]
+fn what_a_stopping_proxy_drops_is_its_own_fault() {
+    let world = World::new(Mode::All, 100);
+    let connection = world.outbound();
+    drop(connection.request(&Head::default()));
+    assert_eq!(world.line()["outcome"], "caller-left");
+    world.phases.advance(Phase::Stopping);
+    drop(connection.request(&Head::default()));
+    let line = world.line();
+    assert_eq!(line["outcome"], "faulted");
+    assert_eq!(line["fault"]["reason"], "shutting-down");
+    connection
+        .request(&Head::default())
+        .finish(Outcome::Answered);
+    assert_eq!(world.line()["outcome"], "answered");
 }
 
 #[tokio::test(start_paused = true)]

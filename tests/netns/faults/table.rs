@@ -73,7 +73,7 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ),
     (
         "shutting-down",
-        "no listener admits anything once a proxy stops: `drain` tells of it",
+        "what a stopping proxy drops when its grace is over: `record`'s own tests",
     ),
 ];
 

@@ -140,7 +140,13 @@ impl World {
             asker: Asker::channel(1).0,
             snapshots,
             certificates: Arc::new(store),
-            shared: Shared::new(&mut registry, &recording, log, Wall::default()),
+            shared: Shared::new(
+                &mut registry,
+                &recording,
+                log,
+                Wall::default(),
+                phase.clone(),
+            ),
             epoch: Epoch::start(),
             phase,
         };
@@ -505,6 +511,37 @@ fn http2_streams_cross_with_trailers() {
             assert_eq!(answer.data().await.unwrap().unwrap(), path);
             let trailers = answer.trailers().await.unwrap().unwrap();
             assert_eq!(trailers["grpc-status"], "0");
+        }
+    });
+}
+
+#[test]
+fn a_get_outlives_an_http2_connection_that_died_in_our_hands() {
+    within(async {
+        let mut world = World::new();
+        let listener = TcpListener::bind(world.net.application()).await.unwrap();
+        world.tasks.spawn(async move {
+            for served in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+                let _stream = respond
+                    .send_response(::http::Response::new(()), true)
+                    .unwrap();
+                // Answered, and at the next request gone without a word.
+                let next = connection.accept().await;
+                assert!(served > 0 || next.is_some());
+            }
+        });
+        let caller = world.connect().await;
+        let (mut sender, connection) = h2::client::handshake(caller).await.unwrap();
+        world.tasks.spawn(async move {
+            let _ = connection.await;
+        });
+        for _ in 0..2 {
+            let request = ::http::Request::get("http://cart/").body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200);
         }
     });
 }

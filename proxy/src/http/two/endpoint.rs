@@ -77,8 +77,7 @@ impl message::Upstream<Request> for Upstream {
     }
 
     fn is_reused(&self) -> bool {
-        // A stream on a closing connection is refused by number: never in doubt.
-        false
+        self.stream.is_reused
     }
 
     async fn send(

@@ -53,6 +53,8 @@ pub(crate) struct Stream {
     pub(super) connection: u64,
     streams: Rc<Cell<u32>>,
     refusal: Option<Refusal>,
+    /// The connection served before: it may have been closed meanwhile.
+    pub(crate) is_reused: bool,
     /// Set where it is a lane.
     pub(super) lane: Option<Open>,
 }
@@ -64,6 +66,7 @@ impl Stream {
             connection,
             streams: Rc::clone(streams),
             refusal,
+            is_reused: false,
             lane: None,
         }
     }

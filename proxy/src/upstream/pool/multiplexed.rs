@@ -50,6 +50,7 @@ pub(super) struct Multiplexed {
 struct State {
     is_open: Cell<bool>,
     last_used: Cell<Instant>,
+    has_served: Cell<bool>,
 }
 
 /// What to dial; owned, since a dial outlives its caller's snapshot.
@@ -116,6 +117,7 @@ pub(super) async fn open(
     let state = Rc::new(State {
         is_open: Cell::new(true),
         last_used: Cell::new(Instant::now()),
+        has_served: Cell::new(false),
     });
     let streams = Rc::new(Cell::new(0));
     let driver = Driver {
@@ -151,9 +153,11 @@ impl Multiplexed {
 
     pub(super) fn lend(&self) -> Lent {
         self.state.last_used.set(Instant::now());
+        let mut stream = Stream::new(self.number, &self.streams, self.refusal.clone());
+        stream.is_reused = self.state.has_served.replace(true);
         Lent {
             sender: self.sender.clone(),
-            stream: Stream::new(self.number, &self.streams, self.refusal.clone()),
+            stream,
             state: Rc::clone(&self.state),
         }
     }
