@@ -11,6 +11,7 @@
 //! configured objects and proved identities, never from a request.
 
 mod areas;
+mod destination;
 mod line;
 mod log;
 mod series;
@@ -30,7 +31,7 @@ use tokio::time::Instant;
 use crate::{
     addr::{OrigDst, PeerAddr},
     clock::Wall,
-    discovery::{Backend, BackendCells, Endpoint, Rule, RuleCells, ServicePort},
+    discovery::{Backend, Endpoint, Rule, ServicePort},
     drain::{self, Phase},
     identity::Peer,
     outcome::{NotRetried, Outcome, Reason, Retried, Side},
@@ -42,6 +43,7 @@ pub(crate) use log::{AccessLog, Mode};
 pub(crate) use state::observe;
 pub(crate) use trace::TraceId;
 
+use destination::Destination;
 use series::{Labels, Series, Traffic};
 
 #[derive(Clone, Copy, Debug)]
@@ -139,25 +141,6 @@ struct Connection {
 }
 
 type Known = SmallVec<[(Destination, Arc<Series>); 2]>;
-
-/// How a connection recognises a destination: cells outlive snapshots and are
-/// held here, so that their addresses can't be given to another one meanwhile.
-#[derive(Clone, Debug, Default)]
-struct Destination {
-    rule: Option<Arc<RuleCells>>,
-    backend: Option<Arc<BackendCells>>,
-}
-
-impl Destination {
-    fn is(&self, rule: Option<&Arc<Rule>>, backend: Option<&Arc<Backend>>) -> bool {
-        same(self.rule.as_ref(), rule.map(|rule| &rule.cells))
-            && same(self.backend.as_ref(), backend.map(|backend| &backend.cells))
-    }
-}
-
-fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
-    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
-}
 
 /// A connection rarely goes to more; then the oldest is looked up again.
 const KNOWN_PER_CONNECTION: usize = 8;
@@ -364,11 +347,11 @@ impl Record {
     /// stops and whose grace is over.
     fn outcome(&self) -> Outcome {
         let connection = &self.connection.0;
-        self.outcome
-            .unwrap_or_else(|| match connection.recorder.0.phase.phase() {
-                Phase::Serving | Phase::Draining => Outcome::CallerLeft,
-                Phase::Stopping => Outcome::Faulted(Reason::ShuttingDown.at(connection.side)),
-            })
+        let dropped = match connection.recorder.0.phase.phase() {
+            Phase::Serving | Phase::Draining => Outcome::CallerLeft,
+            Phase::Stopping => Outcome::Faulted(Reason::ShuttingDown.at(connection.side)),
+        };
+        self.outcome.unwrap_or(dropped)
     }
 
     /// The planned destination's; before a plan, the connection's.
