@@ -100,6 +100,7 @@ fn route(from: &HttpRoute) -> v1::Route {
         name: from.name.name.clone(),
         created_milliseconds: from.created_milliseconds,
         rules: from.rules.iter().map(rule).collect(),
+        kind: v1::RouteKind::HttpRoute.into(),
     }
 }
 
@@ -117,8 +118,10 @@ fn rule(from: &Rule) -> v1::Rule {
             .map(|(name, value)| v1::HeaderMatch {
                 name: name.clone(),
                 value: value.clone(),
+                regular_expression: false,
             })
             .collect(),
+        ..v1::Match::default()
     });
     let backends = from.backends.iter().map(|it| v1::WeightedBackend {
         weight: it.weight,
@@ -128,6 +131,7 @@ fn rule(from: &Rule) -> v1::Rule {
             port: it.backend.port.into(),
         }),
         invalid: it.invalid.clone(),
+        filters: Vec::new(),
     });
     v1::Rule {
         name: from.name.clone(),
@@ -135,6 +139,7 @@ fn rule(from: &Rule) -> v1::Rule {
         backends: backends.collect(),
         request_timeout_milliseconds: from.request_timeout_milliseconds,
         backend_timeout_milliseconds: from.backend_timeout_milliseconds,
+        ..v1::Rule::default()
     }
 }
 

@@ -32,7 +32,9 @@ pub struct Hello {
     pub pod_uid: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub proxy_version: ::prost::alloc::string::String,
-    /// Policy features that this proxy can enforce, e.g. "http-route/v1".
+    /// Policy features that this proxy can enforce: "http-route/v1" (path and
+    /// header matches, weights), "http-route/v2" (all of HTTPRoute and GRPCRoute),
+    /// "access-policy/v1".
     #[prost(string, repeated, tag = "5")]
     pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What the proxy still holds from an earlier stream: not sent again if unchanged.
@@ -223,6 +225,8 @@ pub struct Route {
     pub created_milliseconds: i64,
     #[prost(message, repeated, tag = "4")]
     pub rules: ::prost::alloc::vec::Vec<Rule>,
+    #[prost(enumeration = "RouteKind", tag = "5")]
+    pub kind: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
@@ -240,18 +244,32 @@ pub struct Rule {
     /// HTTPRouteTimeouts.backendRequest; 0 is none.
     #[prost(uint64, tag = "5")]
     pub backend_timeout_milliseconds: u64,
+    /// In the order of the route; each kind once, but for mirrors.
+    #[prost(message, repeated, tag = "6")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
+    /// HTTPRouteRetry of the experimental channel. Absent: what the BackendPolicy
+    /// of the backend says.
+    #[prost(message, optional, tag = "7")]
+    pub retry: ::core::option::Option<RouteRetry>,
 }
-/// All of its conditions.
+/// All of its conditions. A GRPCRoute's has `grpc` and `headers` alone.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Match {
     #[prost(message, optional, tag = "1")]
     pub path: ::core::option::Option<PathMatch>,
     #[prost(message, repeated, tag = "2")]
     pub headers: ::prost::alloc::vec::Vec<HeaderMatch>,
+    #[prost(message, repeated, tag = "3")]
+    pub query: ::prost::alloc::vec::Vec<QueryMatch>,
+    /// Case-sensitive; empty: any.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub grpc: ::core::option::Option<GrpcMatch>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathMatch {
-    #[prost(oneof = "path_match::Kind", tags = "1, 2")]
+    #[prost(oneof = "path_match::Kind", tags = "1, 2, 3")]
     pub kind: ::core::option::Option<path_match::Kind>,
 }
 /// Nested message and enum types in `PathMatch`.
@@ -263,6 +281,9 @@ pub mod path_match {
         /// By segments: "/a" matches "/a" and "/a/b", not "/ab".
         #[prost(string, tag = "2")]
         Prefix(::prost::alloc::string::String),
+        /// Of the whole path; RE2 syntax, linear time.
+        #[prost(string, tag = "3")]
+        RegularExpression(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -271,8 +292,156 @@ pub struct HeaderMatch {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
+    /// `value` is an expression for the whole value.
+    #[prost(bool, tag = "3")]
+    pub regular_expression: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryMatch {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub regular_expression: bool,
+}
+/// GRPCMethodMatch. An empty part matches any.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcMatch {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub regular_expression: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Filter {
+    #[prost(oneof = "filter::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    pub kind: ::core::option::Option<filter::Kind>,
+}
+/// Nested message and enum types in `Filter`.
+pub mod filter {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        RequestHeaders(super::HeaderModifier),
+        #[prost(message, tag = "2")]
+        ResponseHeaders(super::HeaderModifier),
+        /// Alone but for headers; no backend is asked.
+        #[prost(message, tag = "3")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "4")]
+        Rewrite(super::Rewrite),
+        #[prost(message, tag = "5")]
+        Mirror(super::Mirror),
+        #[prost(message, tag = "6")]
+        Cors(super::Cors),
+    }
+}
+/// Set, then add, then remove (HTTPHeaderFilter). Names in lower case.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderModifier {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Header>,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+/// HTTPRequestRedirectFilter. An empty part is the request's own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub path: ::core::option::Option<PathModifier>,
+    /// 0: the well-known one of the scheme if that is given, else the parent's.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// 301, 302, 303, 307 or 308.
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+/// HTTPURLRewriteFilter.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathModifier>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathModifier {
+    #[prost(oneof = "path_modifier::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<path_modifier::Kind>,
+}
+/// Nested message and enum types in `PathModifier`.
+pub mod path_modifier {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        /// Instead of the prefix that matched; only beside prefix matches.
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+    }
+}
+/// numerator/denominator of the requests are sent there too, and the answer
+/// thrown away.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceRef>,
+    /// Why it can't be used; it is skipped and counted. Empty: usable.
+    #[prost(string, tag = "2")]
+    pub invalid: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub numerator: u32,
+    #[prost(uint32, tag = "4")]
+    pub denominator: u32,
+}
+/// HTTPCORSFilter.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    /// "*", "scheme://host", "scheme://*.host", each with an optional port.
+    #[prost(string, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub allow_credentials: bool,
+    /// "\*": any.
+    #[prost(string, repeated, tag = "3")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0: 5, the default of the API.
+    #[prost(uint32, tag = "6")]
+    pub max_age_seconds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RouteRetry {
+    /// 400 to 599.
+    #[prost(uint32, repeated, tag = "1")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    /// Beyond the first try.
+    #[prost(uint32, tag = "2")]
+    pub attempts: u32,
+    /// The least wait between tries; 0: the BackendPolicy's.
+    #[prost(uint64, tag = "3")]
+    pub backoff_milliseconds: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WeightedBackend {
     /// 0 to 1,000,000.
     #[prost(uint32, tag = "1")]
@@ -282,6 +451,9 @@ pub struct WeightedBackend {
     /// Why it can't be used; its share of requests gets 500. Empty: usable.
     #[prost(string, tag = "3")]
     pub invalid: ::prost::alloc::string::String,
+    /// After the rule's own.
+    #[prost(message, repeated, tag = "4")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackendPolicy {
@@ -533,6 +705,33 @@ impl Protocol {
             "HTTP2" => Some(Self::Http2),
             "OPAQUE" => Some(Self::Opaque),
             "TLS" => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+/// What a refusal looks like (404 or UNIMPLEMENTED) and how matches rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RouteKind {
+    HttpRoute = 0,
+    GrpcRoute = 1,
+}
+impl RouteKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::HttpRoute => "HTTP_ROUTE",
+            Self::GrpcRoute => "GRPC_ROUTE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HTTP_ROUTE" => Some(Self::HttpRoute),
+            "GRPC_ROUTE" => Some(Self::GrpcRoute),
             _ => None,
         }
     }

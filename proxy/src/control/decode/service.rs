@@ -130,14 +130,17 @@ fn one_match(wire: v1::Match) -> Result<Match, Invalid> {
 }
 
 fn path(kind: v1::path_match::Kind) -> Result<PathMatch, Invalid> {
-    let (v1::path_match::Kind::Exact(text) | v1::path_match::Kind::Prefix(text)) = &kind;
+    let (v1::path_match::Kind::Exact(text) | v1::path_match::Kind::Prefix(text)) = &kind else {
+        let wrong = "a regular expression, which this proxy does not know";
+        return Err(Invalid::new("path", wrong));
+    };
     if !text.starts_with('/') {
         let wrong = format_args!("{text:?} does not begin with a slash");
         return Err(Invalid::new("path", wrong));
     }
     Ok(match kind {
         v1::path_match::Kind::Exact(text) => PathMatch::Exact(text.into()),
-        v1::path_match::Kind::Prefix(text) => {
+        v1::path_match::Kind::Prefix(text) | v1::path_match::Kind::RegularExpression(text) => {
             PathMatch::Prefix(text.strip_suffix('/').unwrap_or(&text).into())
         }
     })

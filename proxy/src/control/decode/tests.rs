@@ -167,7 +167,7 @@ fn match_of(wire: v1::Match) -> Result<crate::discovery::Match, String> {
 fn a_match_that_can_not_be_read_does_not_match_everything() {
     let path = |kind| v1::Match {
         path: Some(v1::PathMatch { kind }),
-        headers: Vec::new(),
+        ..v1::Match::default()
     };
     let wrong = match_of(path(None)).unwrap_err();
     assert_eq!(
@@ -187,11 +187,12 @@ fn a_match_that_can_not_be_read_does_not_match_everything() {
     let bare = v1::path_match::Kind::Exact("a".to_owned());
     assert!(match_of(path(Some(bare))).is_err());
     let header = |name: &str| v1::Match {
-        path: None,
         headers: vec![v1::HeaderMatch {
             name: name.to_owned(),
             value: "1".to_owned(),
+            regular_expression: false,
         }],
+        ..v1::Match::default()
     };
     assert_eq!(
         &*match_of(header("X-Canary")).unwrap().headers[0].name,

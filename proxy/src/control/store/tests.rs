@@ -42,6 +42,7 @@ fn split(version: u64, weights: [u32; 2]) -> v1::Resource {
         weight,
         service: Some(reference(name)),
         invalid: String::new(),
+        filters: Vec::new(),
     });
     let rule = v1::Rule {
         backends: backends.collect(),
