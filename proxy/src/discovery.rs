@@ -128,6 +128,18 @@ pub(crate) enum Protocol {
     Tls,
 }
 
+impl Protocol {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Detect => "detect",
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Opaque => "opaque",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// The matches of all rules, best first: the first that holds decides.
 /// Built by `route::table`, which orders them.
 #[derive(Debug, Default)]

@@ -91,14 +91,36 @@ pub(crate) fn table(routes: Vec<Attached>) -> RouteTable {
     }
 }
 
+/// Which rule is for a request; no turn of its weights is taken.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    /// `None`: no route is attached.
+    pub(crate) rule: Option<&'a Arc<Rule>>,
+    /// As `Choice::path`.
+    pub(crate) path: Option<Box<[u8]>>,
+}
+
 /// The backend of one request. Takes a turn of the rule's weights.
 pub(crate) fn choose<'a>(
     port: &'a ServicePort,
     request: &impl Request,
 ) -> Result<Choice<'a>, Reason> {
+    let Found { rule, path } = find(port, request)?;
+    let backend = match rule {
+        Some(rule) => weighted(rule)?,
+        None => &port.default,
+    };
+    Ok(Choice {
+        backend,
+        rule,
+        path,
+    })
+}
+
+/// The rule of one request.
+pub(crate) fn find<'a>(port: &'a ServicePort, request: &impl Request) -> Result<Found<'a>, Reason> {
     let Some(table) = &port.routes else {
-        return Ok(Choice {
-            backend: &port.default,
+        return Ok(Found {
             rule: None,
             path: None,
         });
@@ -113,8 +135,7 @@ pub(crate) fn choose<'a>(
         Cow::Borrowed(_) => None,
         Cow::Owned(form) => Some(form.into_boxed_slice()),
     };
-    Ok(Choice {
-        backend: weighted(rule)?,
+    Ok(Found {
         rule: Some(rule),
         path,
     })
