@@ -57,6 +57,10 @@ impl fmt::Display for BackendName {
 }
 
 /// One object has this content now, or is gone.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all apply: a box would cost an allocation each and save nothing"
+)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     Apply(Object),
@@ -84,6 +88,8 @@ pub enum Kind {
     HttpRoute,
     BackendPolicy,
     AccessPolicy,
+    Node,
+    ServiceRange,
 }
 
 impl Kind {
@@ -96,6 +102,8 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::BackendPolicy => "BackendPolicy",
             Self::AccessPolicy => "AccessPolicy",
+            Self::Node => "Node",
+            Self::ServiceRange => "ServiceCIDR",
         }
     }
 }
@@ -110,6 +118,8 @@ pub enum Object {
     HttpRoute(HttpRoute),
     BackendPolicy(BackendPolicyObject),
     AccessPolicy(AccessPolicy),
+    Node(Node),
+    ServiceRange(ServiceRange),
 }
 
 impl Object {
@@ -122,6 +132,8 @@ impl Object {
             Self::HttpRoute(it) => (Kind::HttpRoute, it.name.clone()),
             Self::BackendPolicy(it) => (Kind::BackendPolicy, it.name.clone()),
             Self::AccessPolicy(it) => (Kind::AccessPolicy, it.name.clone()),
+            Self::Node(it) => (Kind::Node, Name::new("", &it.name)),
+            Self::ServiceRange(it) => (Kind::ServiceRange, Name::new("", &it.name)),
         };
         Key { kind, name }
     }
@@ -146,6 +158,8 @@ pub struct Service {
     pub selector: Labels,
     pub ports: Vec<ServicePort>,
     pub publish_not_ready: bool,
+    /// `sessionAffinity: ClientIP`: asked for and not kept.
+    pub client_affinity: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -194,6 +208,8 @@ pub struct SliceEndpoint {
     pub addresses: Vec<IpAddr>,
     /// `targetRef` of kind Pod, in the slice's namespace.
     pub pod: Option<String>,
+    /// Of that pod; empty where the slice doesn't say.
+    pub pod_uid: String,
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
@@ -217,6 +233,9 @@ pub struct Pod {
     pub host_network: bool,
     pub ready: bool,
     pub terminating: bool,
+    /// Where it runs; empty where nobody said.
+    pub node: String,
+    /// Its own label's; else its node's holds.
     pub zone: String,
     /// 1 to 65,535.
     pub weight: u32,
@@ -241,10 +260,26 @@ pub enum ProbeKind {
     Http(String),
 }
 
-/// What a file says that is no object: where, why, and what to do.
+/// Where pods run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Node {
+    pub name: String,
+    pub zone: String,
+    /// Base address and prefix length of what its pods' addresses come from.
+    pub pod_ranges: Vec<(IpAddr, u8)>,
+}
+
+/// What ClusterIPs come from (networking.k8s.io/v1, ServiceCIDR).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServiceRange {
+    pub name: String,
+    pub ranges: Vec<(IpAddr, u8)>,
+}
+
+/// What a source can't take: where, why, and what to do.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct FileProblem {
-    /// Path below the watched directory.
+    /// Path below the watched directory; empty for an object of a cluster.
     pub file: String,
     /// From 0; `None` where it is the whole file's.
     pub document: Option<usize>,

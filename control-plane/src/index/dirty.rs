@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{
     AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, HttpRoute, Key, Kind, Name,
-    Namespace, Object, Pod, Service,
+    Namespace, Node, Object, Pod, Service,
 };
 
 #[derive(Debug, Default)]
@@ -51,6 +51,10 @@ impl Dirty {
             (Object::HttpRoute(it), _) => self.route(it),
             (Object::BackendPolicy(it), _) => self.backend_policy(tables, it),
             (Object::AccessPolicy(it), _) => self.access_policy(tables, it),
+            (Object::Node(it), Some(Object::Node(other))) if it.zone == other.zone => {}
+            (Object::Node(it), _) => self.node(tables, it),
+            // Ranges tell themselves whether they differ.
+            (Object::ServiceRange(_), _) => {}
         }
     }
 
@@ -64,6 +68,13 @@ impl Dirty {
     fn problems_of<'a>(&mut self, kind: Kind, names: impl Iterator<Item = &'a Name>) {
         for name in names {
             self.problem(kind, name);
+        }
+    }
+
+    /// Its pods that don't say their zone themselves.
+    fn node(&mut self, tables: &Tables, it: &Node) {
+        for pod in tables.pods_on(&it.name).filter(|pod| pod.zone.is_empty()) {
+            self.pod(tables, pod);
         }
     }
 

@@ -154,7 +154,7 @@ pub(super) fn of_pod(
         identity: meshed.then(|| Name::new(&name.namespace, &pod.service_account)),
         mesh: meshed && !pod.excluded_ports.contains(&address.port()),
         protocol,
-        zone: pod.zone.clone(),
+        zone: tables.zone_of(pod).to_owned(),
         weight: pod.weight.max(1),
         draining: pod.terminating,
     }
@@ -238,13 +238,9 @@ fn from_listing(
         false => entry.zone.clone(),
     };
     match pod {
-        // An address that the pod has no longer may be another's by now.
         Some(pod) => {
-            let ip = entry
-                .addresses
-                .iter()
-                .find(|ip| pod.addresses.contains(ip))?;
-            let endpoint = of_pod(tables, pod, SocketAddr::new(*ip, number), port.protocol);
+            let ip = address_listed(tables, entry, pod)?;
+            let endpoint = of_pod(tables, pod, SocketAddr::new(ip, number), port.protocol);
             let zone = zone(&endpoint.zone);
             Some(Endpoint {
                 draining,
@@ -267,6 +263,21 @@ fn from_listing(
             })
         }
     }
+}
+
+/// `None`: what the slice lists is not this pod. A pod that was replaced under
+/// its name has another UID, another identity and maybe no proxy; an address
+/// that it has no longer may be another's by now.
+pub(super) fn address_listed(tables: &Tables, entry: &SliceEndpoint, pod: &Pod) -> Option<IpAddr> {
+    if !(entry.pod_uid.is_empty() || entry.pod_uid == pod.uid) {
+        return None;
+    }
+    let mut listed = entry.addresses.iter().copied();
+    // Of a pod without a proxy a source need not know more than that it has none.
+    if pod.addresses.is_empty() && !is_meshed(tables, pod) {
+        return listed.next();
+    }
+    listed.find(|ip| pod.addresses.contains(ip))
 }
 
 fn from_pod(tables: &Tables, service: &Service, port: &ServicePort, pod: &Pod) -> Option<Endpoint> {

@@ -17,7 +17,7 @@ pub(super) fn of(tables: &Tables, key: &Key) -> Vec<Problem> {
     };
     let name = &key.name;
     match key.kind {
-        Kind::Namespace => {}
+        Kind::Namespace | Kind::Node | Kind::ServiceRange => {}
         Kind::Service => of_service(tables, name, &mut found),
         Kind::EndpointSlice => of_slice(tables, name, &mut found),
         Kind::Pod => of_pod(tables, name, &mut found),
@@ -57,6 +57,14 @@ fn of_service(tables: &Tables, name: &Name, found: &mut Found<'_>) {
             );
         }
         outside_ranges(tables, *ip, "spec.clusterIPs", found);
+    }
+    if service.client_affinity {
+        found.add(
+            "spec.sessionAffinity".to_owned(),
+            "is ClientIP, which the mesh does not keep: each request is balanced by itself"
+                .to_owned(),
+            "remove it; until then only callers without a proxy stay with one endpoint",
+        );
     }
 }
 
@@ -117,7 +125,7 @@ fn of_slice(tables: &Tables, name: &Name, found: &mut Found<'_>) {
                 format!("there is no Pod {pod}: it gets no traffic"),
                 "create the Pod, or drop the targetRef if nothing of the mesh is behind the address",
             ),
-            Some(pod) if !entry.addresses.iter().any(|ip| pod.addresses.contains(ip)) => found.add(
+            Some(pod) if endpoints::address_listed(tables, entry, pod).is_none() => found.add(
                 field(),
                 format!("Pod {} has none of these addresses: it gets no traffic", pod.name),
                 "list an address of the pod",

@@ -1,7 +1,8 @@
 //! Which addresses are the mesh's, so that proxies ask about no others.
 //!
-//! Fed by `tables` with every address that a Service or a pod claims. What is
-//! claimed is always covered: configured ranges first, and an address outside
+//! Fed by `tables` with every address that a Service or a pod claims, and with
+//! the ranges that a cluster says theirs come from. What is claimed is always
+//! covered: configured ranges first, and an address outside
 //! them as a range of its own; without configuration the /16 (IPv4) or /64
 //! (IPv6) around it, so that a new pod rarely widens what proxies know.
 //! Counts, never scans.
@@ -36,9 +37,42 @@ impl Ranges {
     }
 
     pub(super) fn claim(&mut self, ip: IpAddr) {
-        let Some(range) = self.derived_from(ip) else {
-            return;
-        };
+        if let Some(range) = self.derived_from(ip) {
+            self.add(range);
+        }
+    }
+
+    /// Takes back one claim.
+    pub(super) fn release(&mut self, ip: IpAddr) {
+        if let Some(range) = self.derived_from(ip) {
+            self.subtract(range);
+        }
+    }
+
+    /// A whole range, as somebody said; nobody's word where one is configured.
+    pub(super) fn claim_range(&mut self, (ip, bits): (IpAddr, u8)) {
+        if self.configured.is_empty() {
+            self.add((network(ip, bits), bits));
+        }
+    }
+
+    pub(super) fn release_range(&mut self, (ip, bits): (IpAddr, u8)) {
+        if self.configured.is_empty() {
+            self.subtract((network(ip, bits), bits));
+        }
+    }
+
+    /// One node's share of the pods' range. Widened, so that a node that joins
+    /// rarely widens what proxies know, and a thousand nodes are few ranges.
+    pub(super) fn claim_pods(&mut self, share: (IpAddr, u8)) {
+        self.claim_range(widened(share));
+    }
+
+    pub(super) fn release_pods(&mut self, share: (IpAddr, u8)) {
+        self.release_range(widened(share));
+    }
+
+    fn add(&mut self, range: (IpAddr, u8)) {
         let claims = self.derived.entry(range).or_default();
         *claims += 1;
         if *claims == 1 {
@@ -46,11 +80,7 @@ impl Ranges {
         }
     }
 
-    /// Takes back one claim.
-    pub(super) fn release(&mut self, ip: IpAddr) {
-        let Some(range) = self.derived_from(ip) else {
-            return;
-        };
+    fn subtract(&mut self, range: (IpAddr, u8)) {
         match self.derived.get_mut(&range) {
             Some(claims) if *claims > 1 => *claims -= 1,
             Some(_) => {
@@ -74,7 +104,18 @@ impl Ranges {
 
     pub(super) fn all(&self) -> Vec<(IpAddr, u8)> {
         let mut all = self.configured.clone();
-        all.extend(self.derived.keys());
+        let within = |(ip, bits): (IpAddr, u8), (base, length): (IpAddr, u8)| {
+            base.is_ipv4() == ip.is_ipv4() && length < bits && network(ip, length) == base
+        };
+        // Ascending, so that what holds a range stands before it, and the last
+        // that was kept is the only one that can.
+        let mut last = None;
+        for range in self.derived.keys().copied() {
+            if last.is_none_or(|last| !within(range, last)) {
+                all.push(range);
+                last = Some(range);
+            }
+        }
         all
     }
 
@@ -101,6 +142,11 @@ impl Ranges {
         };
         Some((network(ip, bits), bits))
     }
+}
+
+fn widened((ip, bits): (IpAddr, u8)) -> (IpAddr, u8) {
+    let most = if ip.is_ipv4() { 16 } else { 56 };
+    (ip, bits.min(most))
 }
 
 fn network(ip: IpAddr, bits: u8) -> IpAddr {
@@ -146,6 +192,35 @@ mod tests {
         ranges.release(ip("10.1.2.3"));
         assert!(ranges.differ());
         assert_eq!(ranges.all(), [(ip("fd00:0:0:1::"), 64)]);
+    }
+
+    #[test]
+    fn a_range_that_a_cluster_says_swallows_what_lies_in_it() {
+        let mut ranges = Ranges::new(&[]);
+        ranges.claim(ip("10.96.0.1"));
+        ranges.claim(ip("10.244.1.7"));
+        ranges.claim_range((ip("10.96.0.0"), 12));
+        ranges.claim_pods((ip("10.244.1.0"), 24));
+        ranges.claim_pods((ip("10.244.2.0"), 24));
+        ranges.claim_pods((ip("fd00:10:244:1::"), 64));
+        ranges.claim_pods((ip("fd00:10:244:2::"), 64));
+        let all = [
+            (ip("10.96.0.0"), 12),
+            (ip("10.244.0.0"), 16),
+            (ip("fd00:10:244::"), 56),
+        ];
+        assert_eq!(ranges.all(), all);
+        ranges.release_range((ip("10.96.0.0"), 12));
+        assert_eq!(ranges.all()[0], (ip("10.96.0.0"), 16));
+    }
+
+    #[test]
+    fn a_configuration_overrides_what_a_cluster_says() {
+        let mut ranges = Ranges::new(&[(ip("10.0.0.0"), 8)]);
+        ranges.claim_range((ip("192.168.0.0"), 16));
+        ranges.claim_pods((ip("172.16.1.0"), 24));
+        assert!(!ranges.differ());
+        assert_eq!(ranges.all(), [(ip("10.0.0.0"), 8)]);
     }
 
     #[test]

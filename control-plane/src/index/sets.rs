@@ -4,6 +4,7 @@
 //! and gone leaves nothing behind.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeSet, HashMap},
     hash::Hash,
 };
@@ -34,7 +35,11 @@ impl<K: Eq + Hash> Sets<K> {
         }
     }
 
-    pub(super) fn of(&self, key: &K) -> impl Iterator<Item = &Name> {
+    pub(super) fn of<Q>(&self, key: &Q) -> impl Iterator<Item = &Name> + use<'_, K, Q>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         self.0.get(key).into_iter().flatten()
     }
 

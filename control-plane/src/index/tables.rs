@@ -12,7 +12,7 @@ use std::{
 use super::{ranges::Ranges, sets::Sets};
 use crate::model::{
     AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, HttpRoute, Key, Kind, Labels,
-    Name, Namespace, Object, Pod, Service, SliceEndpoint,
+    Name, Namespace, Node, Object, Pod, Service, ServiceRange, SliceEndpoint,
 };
 
 /// What an EndpointSlice lists: a pod by its name, or an address alone.
@@ -91,11 +91,14 @@ pub(super) struct Tables {
     pub(super) routes: BTreeMap<Name, HttpRoute>,
     pub(super) backend_policies: BTreeMap<Name, BackendPolicyObject>,
     pub(super) access_policies: BTreeMap<Name, AccessPolicy>,
+    nodes: BTreeMap<String, Node>,
+    service_ranges: BTreeMap<String, ServiceRange>,
     pub(super) ranges: Ranges,
 
     pub(super) services_by_ip: Sets<IpAddr>,
     pub(super) pods_by_ip: Sets<IpAddr>,
     pub(super) pods_by_namespace: Sets<String>,
+    pods_by_node: Sets<String>,
     pods_by_label: Sets<Label>,
     /// By one label of the selector, the rarest when it was entered.
     services_by_label: Sets<Label>,
@@ -134,6 +137,12 @@ impl Tables {
                 .get(name)
                 .cloned()
                 .map(Object::AccessPolicy),
+            Kind::Node => self.nodes.get(&name.name).cloned().map(Object::Node),
+            Kind::ServiceRange => self
+                .service_ranges
+                .get(&name.name)
+                .cloned()
+                .map(Object::ServiceRange),
         }
     }
 
@@ -169,6 +178,18 @@ impl Tables {
                 self.access_policies_by_namespace
                     .insert(it.name.namespace.clone(), &it.name);
                 self.access_policies.insert(it.name.clone(), it);
+            }
+            Object::Node(it) => {
+                for range in &it.pod_ranges {
+                    self.ranges.claim_pods(*range);
+                }
+                self.nodes.insert(it.name.clone(), it);
+            }
+            Object::ServiceRange(it) => {
+                for range in &it.ranges {
+                    self.ranges.claim_range(*range);
+                }
+                self.service_ranges.insert(it.name.clone(), it);
             }
         }
     }
@@ -207,6 +228,18 @@ impl Tables {
                 self.access_policies.remove(name);
                 self.access_policies_by_namespace
                     .remove(&name.namespace, name);
+            }
+            Kind::Node => {
+                let node = self.nodes.remove(&name.name);
+                for range in node.into_iter().flat_map(|it| it.pod_ranges) {
+                    self.ranges.release_pods(range);
+                }
+            }
+            Kind::ServiceRange => {
+                let range = self.service_ranges.remove(&name.name);
+                for range in range.into_iter().flat_map(|it| it.ranges) {
+                    self.ranges.release_range(range);
+                }
             }
         }
     }
@@ -252,6 +285,9 @@ impl Tables {
         }
         self.pods_by_namespace
             .insert(it.name.namespace.clone(), &it.name);
+        if !it.node.is_empty() {
+            self.pods_by_node.insert(it.node.clone(), &it.name);
+        }
         self.pods.insert(it.name.clone(), it);
     }
 
@@ -268,6 +304,7 @@ impl Tables {
                 .remove(&Label::new(&name.namespace, label), name);
         }
         self.pods_by_namespace.remove(&name.namespace, name);
+        self.pods_by_node.remove(&it.node, name);
     }
 
     fn insert_slice(&mut self, it: EndpointSlice) {
@@ -334,6 +371,19 @@ impl Tables {
             }
         }
         pods
+    }
+
+    pub(super) fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        let names = self.pods_by_node.of(node);
+        names.filter_map(|name| self.pods.get(name))
+    }
+
+    /// The pod's own word, else its node's.
+    pub(super) fn zone_of<'a>(&'a self, pod: &'a Pod) -> &'a str {
+        match pod.zone.as_str() {
+            "" => self.nodes.get(&pod.node).map_or("", |node| &node.zone),
+            own => own,
+        }
     }
 
     /// Which Service an address is, where several claim it: the oldest, then

@@ -34,7 +34,10 @@ pub(super) fn resolve(tables: &Tables, name: &Name) -> Option<ResolvedWorkload> 
         })
         .collect();
     Some(ResolvedWorkload {
-        pod: pod.clone(),
+        pod: Pod {
+            zone: tables.zone_of(pod).to_owned(),
+            ..pod.clone()
+        },
         meshed: endpoints::is_meshed(tables, pod),
         ports,
         default_access: access(&policies, None),

@@ -12,8 +12,10 @@ pub(crate) mod backend_policy;
 pub(crate) mod endpoint_slice;
 pub(crate) mod http_route;
 pub(crate) mod namespace;
+pub(crate) mod node;
 pub(crate) mod pod;
 pub(crate) mod service;
+pub(crate) mod service_range;
 
 mod check;
 mod document;
@@ -117,7 +119,7 @@ fn content(value: &Value) -> Content {
     let key = named.map(|name| Key {
         kind: known,
         name: match known {
-            Kind::Namespace => Name::new("", &name.name),
+            Kind::Namespace | Kind::Node | Kind::ServiceRange => Name::new("", &name.name),
             _ => name,
         },
     });
@@ -133,7 +135,7 @@ fn content(value: &Value) -> Content {
     }
 }
 
-const KINDS: [(Kind, &str); 7] = [
+const KINDS: [(Kind, &str); 9] = [
     (Kind::Namespace, "v1"),
     (Kind::Service, "v1"),
     (Kind::Pod, "v1"),
@@ -141,9 +143,16 @@ const KINDS: [(Kind, &str); 7] = [
     (Kind::HttpRoute, "gateway.networking.k8s.io/v1"),
     (Kind::BackendPolicy, "weft.dev/v1alpha1"),
     (Kind::AccessPolicy, "weft.dev/v1alpha1"),
+    (Kind::Node, "v1"),
+    (Kind::ServiceRange, "networking.k8s.io/v1"),
 ];
 
-fn object(kind: Kind, value: &Value) -> Result<Object, Refusal> {
+/// One object of this kind, strictly: a field that the kind doesn't have is
+/// refused.
+///
+/// # Errors
+/// What can't be taken of it.
+pub(crate) fn object(kind: Kind, value: &Value) -> Result<Object, Refusal> {
     Ok(match kind {
         Kind::Namespace => Object::Namespace(namespace::convert(&typed::read(value)?)?),
         Kind::Service => Object::Service(service::convert(&typed::read(value)?)?),
@@ -156,6 +165,8 @@ fn object(kind: Kind, value: &Value) -> Result<Object, Refusal> {
             Object::BackendPolicy(backend_policy::convert(&typed::read(value)?)?)
         }
         Kind::AccessPolicy => Object::AccessPolicy(access_policy::convert(&typed::read(value)?)?),
+        Kind::Node => Object::Node(node::convert(&typed::read(value)?)?),
+        Kind::ServiceRange => Object::ServiceRange(service_range::convert(&typed::read(value)?)?),
     })
 }
 

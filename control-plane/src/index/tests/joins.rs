@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{
-    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, HttpRoute, Namespace,
+    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, HttpRoute, Namespace, Node,
     Parent, Protocol, Rule, SliceEndpoint,
 };
 
@@ -126,6 +126,108 @@ fn a_pod_that_comes_back_as_another_is_another_endpoint() {
     let second = endpoints_of(&index, &backend("shop/cart", 80)).unwrap();
     assert_eq!((first.len(), second.len()), (1, 1));
     assert!(first.keys().ne(second.keys()));
+}
+
+#[test]
+fn a_slice_that_means_another_uid_does_not_mean_this_pod() {
+    let listing = |uid: &str| {
+        Object::EndpointSlice(EndpointSlice {
+            name: name("shop/cart-abc"),
+            service: "cart".to_owned(),
+            ports: [("http".to_owned(), 8080)].into(),
+            endpoints: vec![SliceEndpoint {
+                addresses: vec![ip("10.0.0.1")],
+                pod: Some("cart-0".to_owned()),
+                pod_uid: uid.to_owned(),
+                ready: true,
+                ..SliceEndpoint::default()
+            }],
+        })
+    };
+    let mut index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::Pod(pod("shop/cart-0", "10.0.0.1", "cart")),
+        listing("uid-of-10.0.0.1"),
+    ]);
+    let count = |index: &Index| endpoints_of(index, &backend("shop/cart", 80)).map(|it| it.len());
+    assert_eq!(count(&index), Some(1));
+    index.apply(Event::Apply(listing("replaced")));
+    assert_eq!(count(&index), Some(0));
+    let slice = key(Kind::EndpointSlice, "shop/cart-abc");
+    assert_eq!(
+        index.problems_of(&slice)[0].field,
+        "endpoints[0].targetRef.name"
+    );
+}
+
+#[test]
+fn of_a_pod_without_a_proxy_the_slices_address_is_enough() {
+    let bare = Pod {
+        addresses: Vec::new(),
+        inject: Some(false),
+        ..pod("shop/db-0", "10.0.0.1", "db")
+    };
+    let index = applied([
+        Object::Service(service("shop/db", "10.96.0.1", "db")),
+        Object::Pod(bare),
+        Object::EndpointSlice(EndpointSlice {
+            name: name("shop/db-abc"),
+            service: "db".to_owned(),
+            ports: [("http".to_owned(), 5432)].into(),
+            endpoints: vec![SliceEndpoint {
+                addresses: vec![ip("10.0.0.1")],
+                pod: Some("db-0".to_owned()),
+                pod_uid: "uid-of-10.0.0.1".to_owned(),
+                ready: true,
+                ..SliceEndpoint::default()
+            }],
+        }),
+    ]);
+    let found = endpoints_of(&index, &backend("shop/db", 80)).unwrap();
+    let endpoint = found.values().next().unwrap();
+    assert_eq!(endpoint.address, address("10.0.0.1:5432"));
+    assert!(!endpoint.mesh && endpoint.identity.is_none());
+    assert_eq!(index.problems().count(), 0);
+}
+
+#[test]
+fn a_pod_is_in_its_nodes_zone_unless_it_says_its_own() {
+    let node = |zone: &str| {
+        Object::Node(Node {
+            name: "n".to_owned(),
+            zone: zone.to_owned(),
+            pod_ranges: Vec::new(),
+        })
+    };
+    let on = |name: &str, ip: &str, zone: &str| {
+        Object::Pod(Pod {
+            node: "n".to_owned(),
+            zone: zone.to_owned(),
+            ..pod(name, ip, "cart")
+        })
+    };
+    let mut index = applied([
+        on("shop/cart-0", "10.0.0.1", ""),
+        on("shop/cart-1", "10.0.0.2", "own"),
+        node("here"),
+    ]);
+    let zone = |index: &Index, pod: &str| index.workload(&name(pod)).map(|it| it.pod.zone);
+    assert_eq!(zone(&index, "shop/cart-0").as_deref(), Some("here"));
+    assert_eq!(zone(&index, "shop/cart-1").as_deref(), Some("own"));
+    let changes = index.apply(Event::Apply(node("there")));
+    assert!(changes.contains(&Change::Workload(name("shop/cart-0"))));
+    assert!(!changes.contains(&Change::Workload(name("shop/cart-1"))));
+    assert_eq!(zone(&index, "shop/cart-0").as_deref(), Some("there"));
+}
+
+#[test]
+fn affinity_that_is_not_kept_is_said() {
+    let index = applied([Object::Service(Service {
+        client_affinity: true,
+        ..service("shop/cart", "10.96.0.1", "cart")
+    })]);
+    let found = index.problems_of(&key(Kind::Service, "shop/cart"));
+    assert_eq!(found[0].field, "spec.sessionAffinity");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::{collection, option, prelude::*, sample::select};
 use super::*;
 use crate::model::{
     AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, BackendRef,
-    EndpointSlice, HttpRoute, Namespace, Parent, Protocol, Rule, SliceEndpoint,
+    EndpointSlice, HttpRoute, Namespace, Node, Parent, Protocol, Rule, ServiceRange, SliceEndpoint,
 };
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
@@ -72,10 +72,11 @@ fn any_service() -> impl Strategy<Value = Object> {
         addresses,
         any_labels(),
         ports,
-        any::<bool>(),
+        any::<[bool; 2]>(),
     )
         .prop_map(
-            |(name, created_milliseconds, addresses, selector, ports, publish_not_ready)| {
+            |(name, created_milliseconds, addresses, selector, ports, flags)| {
+                let [publish_not_ready, client_affinity] = flags;
                 Object::Service(Service {
                     name,
                     created_milliseconds,
@@ -91,6 +92,7 @@ fn any_service() -> impl Strategy<Value = Object> {
                         })
                         .collect(),
                     publish_not_ready,
+                    client_affinity,
                 })
             },
         )
@@ -102,18 +104,19 @@ fn any_slice() -> impl Strategy<Value = Object> {
         option::of(select(&NAMES[..]).prop_map(str::to_owned)),
         any::<[bool; 3]>(),
         select(&["", "here"][..]),
+        select(&["", "0", "1"][..]),
     );
-    let entry =
-        entry.prop_map(
-            |(addresses, pod, [ready, serving, terminating], zone)| SliceEndpoint {
-                addresses,
-                pod,
-                ready,
-                serving,
-                terminating,
-                zone: zone.to_owned(),
-            },
-        );
+    let entry = entry.prop_map(
+        |(addresses, pod, [ready, serving, terminating], zone, uid)| SliceEndpoint {
+            addresses,
+            pod,
+            pod_uid: uid.to_owned(),
+            ready,
+            serving,
+            terminating,
+            zone: zone.to_owned(),
+        },
+    );
     let ports = collection::btree_map(
         select(&["http", "tcp"][..]).prop_map(str::to_owned),
         select(&PORTS[..]),
@@ -149,6 +152,7 @@ fn any_pod() -> impl Strategy<Value = Object> {
         any::<[bool; 3]>(),
         port,
         excluded,
+        select(&["", "n", "m"][..]),
     )
         .prop_map(
             |(
@@ -160,6 +164,7 @@ fn any_pod() -> impl Strategy<Value = Object> {
                 [ready, terminating, host_network],
                 port,
                 excluded_ports,
+                node,
             )| {
                 Object::Pod(Pod {
                     name,
@@ -176,6 +181,7 @@ fn any_pod() -> impl Strategy<Value = Object> {
                     ready,
                     terminating,
                     excluded_ports,
+                    node: node.to_owned(),
                     ..Pod::default()
                 })
             },
@@ -257,6 +263,28 @@ fn any_access_policy() -> impl Strategy<Value = Object> {
         })
 }
 
+fn any_node() -> impl Strategy<Value = Object> {
+    let zone = select(&["", "here", "there"][..]);
+    let ranges = collection::vec((any_ip(), select(&[12u8, 24][..])), 0..=2);
+    (select(&["n", "m"][..]), zone, ranges).prop_map(|(name, zone, pod_ranges)| {
+        Object::Node(Node {
+            name: name.to_owned(),
+            zone: zone.to_owned(),
+            pod_ranges,
+        })
+    })
+}
+
+fn any_service_range() -> impl Strategy<Value = Object> {
+    let ranges = collection::vec((any_ip(), select(&[8u8, 24][..])), 0..=2);
+    (select(&["n", "m"][..]), ranges).prop_map(|(name, ranges)| {
+        Object::ServiceRange(ServiceRange {
+            name: name.to_owned(),
+            ranges,
+        })
+    })
+}
+
 fn any_object() -> impl Strategy<Value = Object> {
     prop_oneof![
         1 => any_namespace(),
@@ -266,6 +294,8 @@ fn any_object() -> impl Strategy<Value = Object> {
         2 => any_route(),
         1 => any_backend_policy(),
         2 => any_access_policy(),
+        2 => any_node(),
+        1 => any_service_range(),
     ]
 }
 

@@ -107,6 +107,18 @@ pub(super) fn address(field: &str, text: &str) -> Result<IpAddr, Refusal> {
     }
 }
 
+/// Base address and prefix length.
+pub(super) fn range(field: &str, text: &str) -> Result<(IpAddr, u8), Refusal> {
+    let parse = || {
+        let (base, length) = text.split_once('/')?;
+        let (base, length): (IpAddr, u8) = (base.parse().ok()?, length.parse().ok()?);
+        let most = if base.is_ipv4() { 32 } else { 128 };
+        (length <= most).then_some((base, length))
+    };
+    let expected = "a range, like 10.0.0.0/16 or fd00::/64";
+    parse().ok_or_else(|| Refusal::value(field, quoted(text), expected))
+}
+
 /// Milliseconds of a Gateway API duration (GEP-2257), at most `most` hours.
 pub(super) fn duration(field: &str, text: &str, most_hours: u64) -> Result<u64, Refusal> {
     let most = most_hours * 3_600_000;

@@ -63,20 +63,20 @@ fn convert_endpoint(it: &Endpoint) -> Result<SliceEndpoint, Refusal> {
     let addresses = it.addresses.iter().enumerate();
     let addresses =
         addresses.map(|(index, text)| check::address(&format!("addresses[{index}]"), text));
-    let pod = match &it.target_ref {
-        Some(target) if target.kind.as_deref() == Some("Pod") => {
-            let pod = target.name.clone().unwrap_or_default();
-            check::subdomain("targetRef.name", &pod)?;
-            Some(pod)
-        }
-        _ => None,
-    };
+    let target = it.target_ref.as_ref();
+    let target = target.filter(|target| target.kind.as_deref() == Some("Pod"));
+    let pod = target.map(|target| target.name.clone().unwrap_or_default());
+    if let Some(pod) = &pod {
+        check::subdomain("targetRef.name", pod)?;
+    }
+    let pod_uid = target.and_then(|target| target.uid.clone());
     let conditions = it.conditions.clone().unwrap_or_default();
     // "nil should be interpreted as true" (discovery/v1, EndpointConditions).
     let ready = conditions.ready.unwrap_or(true);
     Ok(SliceEndpoint {
         addresses: addresses.collect::<Result<_, _>>()?,
         pod,
+        pod_uid: pod_uid.unwrap_or_default(),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),

@@ -15,7 +15,7 @@ use crate::model::{self, Labels, Probe, ProbeKind};
 pub(crate) const INJECT: &str = "weft.dev/inject";
 pub(crate) const EXCLUDE_INBOUND_PORTS: &str = "weft.dev/exclude-inbound-ports";
 pub(crate) const WEIGHT: &str = "weft.dev/weight";
-const ZONE: &str = "topology.kubernetes.io/zone";
+pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// # Errors
 /// What the pod says that can't be.
@@ -38,6 +38,7 @@ pub(crate) fn convert(it: &Pod) -> Result<model::Pod, Refusal> {
         host_network: spec.host_network.unwrap_or(false),
         ready: is_ready(&status),
         terminating: it.metadata.deletion_timestamp.is_some(),
+        node: spec.node_name.clone().unwrap_or_default(),
         zone: labels.get(ZONE).cloned().unwrap_or_default(),
         weight: weight(&annotations)?,
         excluded_ports: excluded_ports(&annotations)?,

@@ -34,13 +34,6 @@ pub(crate) fn convert(it: &Service) -> Result<model::Service, Refusal> {
             ..model::Service::default()
         });
     }
-    if spec
-        .session_affinity
-        .as_deref()
-        .is_some_and(|it| it != "None")
-    {
-        return Err(Refusal::unsupported("spec.sessionAffinity"));
-    }
     let mut ports: Vec<model::ServicePort> = Vec::new();
     for (index, port) in spec.ports.iter().flatten().enumerate() {
         let field = format!("spec.ports[{index}]");
@@ -71,6 +64,7 @@ pub(crate) fn convert(it: &Service) -> Result<model::Service, Refusal> {
         selector: spec.selector.clone().unwrap_or_default(),
         ports,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        client_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
     })
 }
 

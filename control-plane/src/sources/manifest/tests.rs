@@ -67,6 +67,7 @@ spec:
             },
         ],
         publish_not_ready: true,
+        client_affinity: false,
     };
     assert_eq!(object, Object::Service(expected));
 }
@@ -159,6 +160,7 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
         host_network: false,
         ready: true,
         terminating: false,
+        node: String::new(),
         zone: "here".to_owned(),
         weight: 3,
         excluded_ports: [9000, 9001].into(),
@@ -237,6 +239,7 @@ endpoints:
             SliceEndpoint {
                 addresses: vec!["10.0.0.1".parse().unwrap()],
                 pod: Some("cart-0".to_owned()),
+                pod_uid: String::new(),
                 ready: true,
                 serving: true,
                 terminating: false,
@@ -245,6 +248,7 @@ endpoints:
             SliceEndpoint {
                 addresses: vec!["10.0.0.2".parse().unwrap()],
                 pod: None,
+                pod_uid: String::new(),
                 ready: false,
                 serving: true,
                 terminating: true,

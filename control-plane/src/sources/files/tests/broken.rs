@@ -172,11 +172,18 @@ const CASES: &[Case] = &[
         "name of its own",
     ),
     (
-        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {sessionAffinity: ClientIP}\n",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDRs: [10.0.0.0/16, 10.0.0.0]}\n",
         Some(0),
-        "spec.sessionAffinity",
-        "not carried",
-        "remove it",
+        "spec.podCIDRs[1]",
+        "10.0.0.0",
+        "a range",
+    ),
+    (
+        "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\nspec: {cidrs: [fd00::/129]}\n",
+        Some(0),
+        "spec.cidrs[0]",
+        "fd00::/129",
+        "a range",
     ),
     (
         "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {port: 80}\n",
