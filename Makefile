@@ -2,13 +2,13 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup programs deny regenerate
+.PHONY: help demo test test-cluster images check setup programs deny regenerate
 
 target := $(or $(CARGO_TARGET_DIR),target)
 deny := $(firstword $(wildcard $(target)/tools/bin/cargo-deny) $(shell command -v cargo-deny))
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: ## A shop of real programs in the mesh, shown and checked in 90 seconds
 	tests/setup.sh demo
@@ -20,6 +20,14 @@ test: ## Every test, from pure functions to real programs in network namespaces
 	$(MAKE) --no-print-directory programs
 	cargo test --workspace --doc
 	tests/run.sh $(if $(FULL),60m --include-ignored,30m)
+
+test-cluster: ## On a real Kubernetes, built and started here, or that of KUBECONFIG
+	tests/setup.sh $(if $(KUBECONFIG),build,cluster)
+	tests/cluster/run $(ARGS)
+
+images: ## Container images as OCI archives, with their SBOMs, in target/images
+	tests/setup.sh build
+	charts/images/build release
 
 check: ## Format, lints, architecture, documents, generated code, licences
 	tests/setup.sh build

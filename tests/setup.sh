@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the demo and the tests need on a Debian machine with
 # Rust. As root it installs what is missing; else it says exactly what to run.
-# Usage: tests/setup.sh build|demo|test
+# Usage: tests/setup.sh build|demo|test|cluster
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,12 +12,15 @@ demo=(curl:curl nginx:nginx-light redis-server:redis-server /usr/lib/postgresql:
 tests=(nft:nftables mariadbd:mariadb-server nats-server:nats-server wrk:wrk haproxy:haproxy
   openssl:openssl python3:python3
   /usr/lib/python3*/ensurepip:python3-venv ps:procps)
+cluster=(containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins nft:nftables
+  conntrack:conntrack ip:iproute2 nsenter:util-linux openssl:openssl python3:python3 tcpdump:tcpdump)
 
 case "${1:-test}" in
   build) wanted=("${build[@]}") ;;
   demo) wanted=("${build[@]}" "${demo[@]}") ;;
   test) wanted=("${build[@]}" "${demo[@]}" "${tests[@]}") ;;
-  *) echo "usage: tests/setup.sh build|demo|test" >&2; exit 2 ;;
+  cluster) wanted=("${build[@]}" "${cluster[@]}") ;;
+  *) echo "usage: tests/setup.sh build|demo|test|cluster" >&2; exit 2 ;;
 esac
 
 if ! command -v cargo >/dev/null; then

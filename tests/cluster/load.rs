@@ -1,0 +1,95 @@
+//! Traffic at a fixed rate from a pod of the mesh, and what became of it.
+
+use crate::{echo, namespace::Namespace};
+
+const RATE: usize = 200;
+
+/// Three callers, one for each protocol, that end by themselves.
+#[derive(Debug)]
+pub(crate) struct Load<'a> {
+    namespace: &'a Namespace,
+    requests: usize,
+}
+
+const CALLERS: [(&str, &str); 3] = [
+    ("http1", "[--http2=false, 'http://cart/']"),
+    ("http2", "[--http2, 'http://cart/']"),
+    ("grpc", "['grpc://cart:7070']"),
+];
+
+impl<'a> Load<'a> {
+    /// Starts them, each at 200 requests a second for so long.
+    pub(crate) fn start(namespace: &'a Namespace, seconds: usize) -> Self {
+        let requests = seconds * RATE;
+        for (name, arguments) in CALLERS {
+            let image = echo::IMAGE;
+            namespace.apply(&format!(
+                "apiVersion: batch/v1
+kind: Job
+metadata: {{name: load-{name}}}
+spec:
+  backoffLimit: 0
+  template:
+    metadata: {{labels: {{app: load, protocol: {name}}}}}
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: echo
+        image: {image}
+        imagePullPolicy: IfNotPresent
+        command: [client, --qps={RATE}, --count={requests}, --timeout=10s]
+        args: {arguments}
+"
+            ));
+        }
+        namespace
+            .kubectl(&[
+                "wait",
+                "--for=condition=Ready",
+                "pod",
+                "--selector=app=load",
+                "--timeout=60s",
+            ])
+            .text();
+        Self {
+            namespace,
+            requests,
+        }
+    }
+
+    /// Waits for their end.
+    ///
+    /// # Panics
+    /// If a request of any had another answer than success, with the first that had.
+    #[track_caller]
+    pub(crate) fn assert_lost_nothing(self) {
+        for (name, _) in CALLERS {
+            let job = format!("job/load-{name}");
+            let ended = |condition: &str| {
+                self.namespace.kubectl(&[
+                    "wait",
+                    &format!("--for=condition={condition}"),
+                    &job,
+                    "--timeout=180s",
+                ])
+            };
+            let complete = ended("Complete").ok;
+            let log = self
+                .namespace
+                .kubectl(&["logs", &job, "--container=echo", "--tail=-1"])
+                .text();
+            let good = log
+                .lines()
+                .filter(|line| line.ends_with("StatusCode=200"))
+                .count();
+            let bad = log.lines().find(|line| {
+                line.contains("rror") || line.contains("StatusCode=") && !line.ends_with("=200")
+            });
+            assert!(
+                complete && good == self.requests,
+                "{name}: {good} of {} succeeded; first other: {bad:?}",
+                self.requests
+            );
+        }
+    }
+}
