@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 
 use crate::{demo, run};
 
-pub(crate) mod status;
+pub(crate) mod asking;
+mod explain;
+mod status;
 mod token;
 
 #[derive(Debug, Parser)]
@@ -33,6 +35,8 @@ enum Command {
     DemoService(demo::Role),
     /// Shows proxies, what they hold, certificates and broken objects.
     Status(status::Arguments),
+    /// Says what the mesh would do with a request: service, route, backends, verdict.
+    Explain(explain::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
     Token(token::Arguments),
 }
@@ -45,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoService(role) => demo::service(&role),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };
     answer.unwrap_or_else(|error| {

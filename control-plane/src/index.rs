@@ -152,6 +152,14 @@ impl Index {
         self.tables.services.keys()
     }
 
+    /// ClusterIPs; none for headless services and those that don't exist.
+    pub fn addresses(&self, service: &Name) -> impl Iterator<Item = IpAddr> {
+        let service = self.tables.services.get(service);
+        service
+            .into_iter()
+            .flat_map(|it| it.addresses.iter().copied())
+    }
+
     pub fn pods(&self) -> impl Iterator<Item = &Name> {
         self.tables.pods.keys()
     }

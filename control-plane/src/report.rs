@@ -3,6 +3,8 @@
 //! Ground: plain values that `serve` and `app` fill, `status` serves as JSON
 //! and `weft status` prints. The JSON is an interface: fields are only added.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,4 +73,29 @@ pub(crate) struct Problem {
     pub(crate) field: String,
     pub(crate) message: String,
     pub(crate) remedy: String,
+}
+
+/// What the proxies that a request concerns are told: the wire protocol's
+/// `WatchResponse` in base64, for a proxy's own code to read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Explained {
+    /// "namespace/pod" of the caller.
+    pub(crate) from: String,
+    /// What the caller proves; `None` where it has no proxy.
+    pub(crate) identity: Option<String>,
+    /// Where its program would connect to.
+    pub(crate) address: SocketAddr,
+    pub(crate) state: String,
+    pub(crate) called: Vec<Called>,
+    /// Pods that may be called beyond those in `called`.
+    pub(crate) left_out: usize,
+}
+
+/// A pod that the request may reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Called {
+    /// "namespace/pod".
+    pub(crate) pod: String,
+    pub(crate) port: u16,
+    pub(crate) state: String,
 }

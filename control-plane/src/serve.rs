@@ -8,6 +8,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod discovery;
+pub(crate) mod explain;
 pub(crate) mod hub;
 pub(crate) mod identity;
 pub(crate) mod metrics;

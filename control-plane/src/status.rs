@@ -49,8 +49,8 @@ impl Answer {
 
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// From a path to its answer.
-pub(crate) type Answers = Arc<dyn Fn(&str) -> Answering + Send + Sync>;
+/// From a path and its query, as they came, to the answer.
+pub(crate) type Answers = Arc<dyn Fn(&str, &str) -> Answering + Send + Sync>;
 
 /// Where it listens.
 #[derive(Debug)]
@@ -104,7 +104,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let answer = match request.method() {
-        &Method::GET => answers(request.uri().path()).await,
+        &Method::GET => {
+            let target = request.uri();
+            answers(target.path(), target.query().unwrap_or_default()).await
+        }
         _ => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET alone\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));

@@ -10,6 +10,7 @@
 mod client;
 mod decode;
 mod dial;
+pub(crate) mod explain;
 #[cfg(test)]
 mod fake;
 mod identity;

@@ -10,6 +10,7 @@
 // Shell.
 pub mod app;
 pub mod config;
+pub mod decide;
 #[doc(hidden)]
 pub mod reference;
 

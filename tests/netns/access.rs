@@ -73,6 +73,10 @@ fn a_changed_policy_meets_the_next_request_and_cuts_opaque_connections_by_name()
         line["kind"] == "connection" && line["fault"]["reason"] == "access-denied"
     });
     assert_eq!(line["fault"]["side"], "inbound");
+    let explained = mesh.explain("shop/client-0", "http://app.shop:8080/before");
+    let verdict = &explained["inbound"][0];
+    assert_eq!(verdict["pod"], "shop/app-0", "{explained}");
+    assert_eq!(verdict["refused"]["reason"], "access-denied", "{explained}");
 
     let _ = echo.take();
     let mut next = Raw::new(client.connect("app.shop", OPAQUE));
@@ -87,6 +91,8 @@ fn a_changed_policy_meets_the_next_request_and_cuts_opaque_connections_by_name()
     wait::until("the same connection to be let in again", || {
         (open.ask(get).expect("the connection stays").status == 200).then_some(())
     });
+    let explained = mesh.explain("shop/client-0", "http://app.shop:8080/before");
+    assert!(explained["inbound"][0]["refused"].is_null(), "{explained}");
 }
 
 /// A test's own connection from a pod, also to an IPv6 address.

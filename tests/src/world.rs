@@ -171,17 +171,29 @@ impl World {
     /// `weft status --output json`.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
+        self.told("status", &[])
+    }
+
+    /// `weft explain --output json` of a GET.
+    #[must_use]
+    pub fn explain(&self, from: &str, to: &str) -> serde_json::Value {
+        self.told("explain", &["--from", from, "--to", to])
+    }
+
+    fn told(&self, subcommand: &str, arguments: &[&str]) -> serde_json::Value {
         let mut command = self.mesh.weft();
         command
-            .args(["status", "--output", "json", "--mesh"])
+            .arg(subcommand)
+            .args(arguments)
+            .args(["--output", "json", "--mesh"])
             .arg(self.directory());
-        let finished = Program::start("weft status", command).finished();
+        let finished = Program::start("weft", command).finished();
         assert!(
             finished.status.success(),
-            "weft status: {}",
+            "weft {subcommand}: {}",
             finished.stderr()
         );
-        serde_json::from_slice(&finished.stdout).expect("weft status prints JSON")
+        serde_json::from_slice(&finished.stdout).expect("it prints JSON")
     }
 
     /// The control plane's process; another one after it was killed.

@@ -8,13 +8,19 @@ use std::{io, sync::Arc};
 use anyhow::Context;
 use http::StatusCode;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::{
     clock::Wall,
     config::Config,
+    model::Name,
     runtime::{self, Task},
-    serve::{accept, hub::Hub, metrics::Metrics},
+    serve::{
+        accept,
+        hub::{Hub, Stopping},
+        metrics::Metrics,
+    },
     status::{self, Answer, Answering},
 };
 
@@ -33,7 +39,8 @@ pub(super) async fn start(
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let (hub, registry) = (hub.clone(), Arc::new(registry));
-        let answers = Arc::new(move |path: &str| health(path, hub.clone(), registry.clone()));
+        let answers =
+            Arc::new(move |path: &str, _: &str| health(path, hub.clone(), registry.clone()));
         tasks.push(runtime::spawn(status::serve(
             status::Listener::Tcp(listener),
             answers,
@@ -43,7 +50,8 @@ pub(super) async fn start(
         let listener = accept::bind_unix(path, 0o600)
             .with_context(|| format!("listening on {} (--status-socket)", path.display()))?;
         let hub = hub.clone();
-        let answers = Arc::new(move |path: &str| status_of(path, hub.clone(), clock));
+        let answers =
+            Arc::new(move |path: &str, query: &str| look(path, query, hub.clone(), clock));
         tasks.push(runtime::spawn(status::serve(
             status::Listener::Unix(listener),
             answers,
@@ -85,24 +93,57 @@ fn health(path: &str, hub: Hub, registry: Arc<Registry>) -> Answering {
     })
 }
 
-fn status_of(path: &str, hub: Hub, clock: Wall) -> Answering {
-    let is_status = path == "/status";
-    Box::pin(async move {
-        if !is_status {
-            return Answer::not_found();
+fn look(path: &str, query: &str, hub: Hub, clock: Wall) -> Answering {
+    match path {
+        "/status" => Box::pin(async move {
+            let seconds = clock.seconds();
+            json(hub.ask(move |state| state.report(seconds)).await)
+        }),
+        "/explain" => {
+            let question = question(query);
+            Box::pin(async move {
+                let Some((from, host, port)) = question else {
+                    let usage = "/explain?from=NAMESPACE/POD&host=NAME&port=NUMBER\n".to_owned();
+                    return Answer::text(StatusCode::BAD_REQUEST, usage);
+                };
+                match hub
+                    .ask(move |state| state.explain(&from, &host, port))
+                    .await
+                {
+                    Ok(Err(unknown)) => Answer::text(StatusCode::NOT_FOUND, unknown.to_string()),
+                    Ok(Ok(explained)) => json(Ok(explained)),
+                    Err(stopping) => json::<()>(Err(stopping)),
+                }
+            })
         }
-        let seconds = clock.seconds();
-        let report = hub.ask(move |state| state.report(seconds)).await;
-        let body = report
-            .map_err(io::Error::other)
-            .and_then(|it| serde_json::to_string(&it).map_err(io::Error::other));
-        match body {
-            Ok(body) => Answer {
-                status: StatusCode::OK,
-                content_type: "application/json",
-                body,
-            },
-            Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        }
-    })
+        _ => Box::pin(async { Answer::not_found() }),
+    }
+}
+
+/// Names have no character that a query would have to escape.
+fn question(query: &str) -> Option<(Name, String, u16)> {
+    let of = |wanted: &str| {
+        let pairs = query.split('&').filter_map(|it| it.split_once('='));
+        pairs
+            .filter(|(name, _)| *name == wanted)
+            .map(|it| it.1)
+            .next()
+    };
+    let (namespace, pod) = of("from")?.split_once('/')?;
+    let port = of("port")?.parse().ok()?;
+    Some((Name::new(namespace, pod), of("host")?.to_owned(), port))
+}
+
+fn json<T: Serialize>(value: Result<T, Stopping>) -> Answer {
+    let body = value
+        .map_err(io::Error::other)
+        .and_then(|it| serde_json::to_string(&it).map_err(io::Error::other));
+    match body {
+        Ok(body) => Answer {
+            status: StatusCode::OK,
+            content_type: "application/json",
+            body,
+        },
+        Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+    }
 }

@@ -1,108 +1,27 @@
-//! `weft status`: asks a control plane's status socket and prints the answer.
+//! `weft status`: asks a control plane and prints the answer.
 //!
 //! The JSON is the control plane's own; the table is for people. Reads only.
 
-use std::{fmt::Write as _, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
-use clap::ValueEnum;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::timeout};
-
-use crate::{
-    report::{Proxy, Report},
-    run::mesh::Mesh,
-};
-
-const DEADLINE: Duration = Duration::from_secs(10);
-const LONGEST: usize = 256 * 1024 * 1024;
+use super::asking::{self, Output, Whom};
+use crate::report::{Proxy, Report};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directory of a mesh that `weft run` has started; default: as `weft run`
-    #[arg(long, value_name = "DIR")]
-    mesh: Option<PathBuf>,
-    /// The control plane's status socket, instead of a mesh's directory
-    #[arg(long, value_name = "PATH", conflicts_with = "mesh")]
-    status_socket: Option<PathBuf>,
+    #[command(flatten)]
+    whom: Whom,
     /// How to print it
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let socket = match &arguments.status_socket {
-        Some(path) => path.clone(),
-        None => Mesh::at(
-            &arguments
-                .mesh
-                .clone()
-                .unwrap_or_else(Mesh::default_directory),
-        )
-        .status_socket(),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let report = runtime.block_on(fetch(&socket))?;
-    let text = match arguments.output {
+    let report: Report = asking::block_on(arguments.whom.ask("/status"))?;
+    asking::print(&match arguments.output {
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
         Output::Table => table(&report),
-    };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("standard output")?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// # Errors
-/// Without a control plane that answers on its status socket.
-pub(crate) async fn fetch(socket: &std::path::Path) -> anyhow::Result<Report> {
-    let body = timeout(DEADLINE, ask(socket))
-        .await
-        .context("no answer in time")??;
-    serde_json::from_slice(&body).context("the answer can't be read")
-}
-
-async fn ask(socket: &std::path::Path) -> anyhow::Result<Bytes> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("{}: is the control plane running?", socket.display()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/status")
-        .header(http::header::HOST, "weft")
-        .body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST)
-            .collect()
-            .await
-            .map_err(anyhow::Error::from_boxed)?
-            .to_bytes();
-        if status != StatusCode::OK {
-            bail!(
-                "the control plane answered {status}: {}",
-                String::from_utf8_lossy(&body).trim()
-            );
-        }
-        Ok(body)
-    };
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        body = &mut answer => body,
-        _ended = &mut connection => answer.await,
-    }
+    })
 }
 
 fn table(report: &Report) -> String {

@@ -25,7 +25,7 @@ use super::{
     program::{Plan, Program},
 };
 use crate::{
-    cli::status,
+    cli::asking,
     report::Report,
     run::mesh::{Mesh, write_atomically},
 };
@@ -297,7 +297,7 @@ impl Shop {
 
     /// What `weft status` shows; an error while there is no control plane.
     pub(crate) async fn status(&self) -> anyhow::Result<Report> {
-        status::fetch(&self.mesh.status_socket()).await
+        asking::fetch(&self.mesh.status_socket(), "/status").await
     }
 
     /// Of the control plane, if it runs: whoever listens on its socket.

@@ -23,6 +23,8 @@ pub(crate) struct Features(u8);
 impl Features {
     pub(crate) const HTTP_ROUTE: Self = Self(1);
     pub(crate) const ACCESS_POLICY: Self = Self(2);
+    /// A proxy as new as we are.
+    pub(crate) const ALL: Self = Self(u8::MAX);
 
     /// What a proxy names and we don't know is of no use to us.
     pub(crate) fn parse(names: &[String]) -> Self {

@@ -21,7 +21,7 @@ mod entry;
 mod set;
 
 use entry::Content;
-pub(crate) use entry::{Closure, Entry, World};
+pub(crate) use entry::{Closure, Entry, World, render};
 
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
@@ -43,7 +43,7 @@ impl Shelf {
         if let Some(at) = views.iter().position(|it| it.is_for(name, view)) {
             return &mut views[at];
         }
-        let entry = entry::render(world, name, view);
+        let entry = render(world, name, view);
         if let (ResourceName::Address(address), Some(service)) = (name, entry.service()) {
             self.addresses
                 .entry(service.clone())
@@ -99,7 +99,7 @@ impl Shelf {
         };
         let before = views.iter().find_map(Entry::service).cloned();
         for entry in views.iter_mut() {
-            let fresh = entry::render(world, name, &entry.view);
+            let fresh = render(world, name, &entry.view);
             let differs = fresh.version != entry.version;
             let former = (fresh.closure != entry.closure).then(|| entry.closure.clone());
             if differs || former.is_some() {

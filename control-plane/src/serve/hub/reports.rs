@@ -3,8 +3,15 @@
 use tokio::time::Instant;
 
 use crate::{
-    report::{Certificate, Problem, Proxy, Reject, Report, Resource},
-    serve::{hub::State, resource::Version, stream::Stream},
+    model::Name,
+    report::{Certificate, Explained, Problem, Proxy, Reject, Report, Resource},
+    serve::{
+        explain::{self, Unexplained},
+        hub::State,
+        resource::Version,
+        shelf::World,
+        stream::Stream,
+    },
 };
 
 impl State {
@@ -33,6 +40,22 @@ impl State {
             certificates: certificates.collect(),
             problems: self.problems(),
         }
+    }
+
+    /// # Errors
+    /// When `from` or `host` is nothing that the index knows.
+    pub(crate) fn explain(
+        &self,
+        from: &Name,
+        host: &str,
+        port: u16,
+    ) -> Result<Explained, Unexplained> {
+        let world = World {
+            index: &self.index,
+            roots: &self.roots,
+            trust_domain: &self.trust_domain,
+        };
+        explain::explain(world, from, host, port)
     }
 
     fn proxy(&self, stream: &Stream) -> Proxy {

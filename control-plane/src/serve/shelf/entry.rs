@@ -93,7 +93,7 @@ impl Entry {
     }
 }
 
-pub(super) fn render(world: World<'_>, name: &ResourceName, view: &View) -> Entry {
+pub(crate) fn render(world: World<'_>, name: &ResourceName, view: &View) -> Entry {
     let mut denied = Vec::new();
     let (body, closure) = match name {
         ResourceName::Mesh => (Body::Mesh(mesh(world)), vec![name.clone()]),
