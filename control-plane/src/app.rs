@@ -11,7 +11,8 @@ use tokio::{
 
 use crate::{
     clock::Wall,
-    config::Config,
+    cluster::metrics as cluster_metrics,
+    config::{AuthorityFrom, Config},
     index::Index,
     runtime::{self, Task},
     serve::{
@@ -27,6 +28,7 @@ use crate::{
 
 pub(crate) mod authority;
 mod certificate;
+mod cluster;
 mod looking;
 mod source;
 mod trust;
@@ -42,13 +44,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let running = start(config).await?;
+    let mut running = Box::pin(start(config)).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        why = running.ended() => return Err(why),
+        why = running.ended() => {
+            running.release().await;
+            return Err(why);
+        }
     }
     tracing::info!("the control plane ends");
+    running.release().await;
     Ok(())
 }
 
@@ -56,15 +62,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Running {
     ended: watch::Receiver<Option<String>>,
+    elected: Option<cluster::Elected>,
     _tasks: Vec<Task>,
 }
 
 impl Running {
     /// Resolves only when a part has ended that must not.
-    async fn ended(mut self) -> anyhow::Error {
+    async fn ended(&mut self) -> anyhow::Error {
         match self.ended.wait_for(Option::is_some).await {
             Ok(why) => anyhow::anyhow!(why.clone().unwrap_or_default()),
             Err(_) => anyhow::anyhow!("the server has ended"),
+        }
+    }
+
+    /// Of what other replicas wait for.
+    async fn release(self) {
+        if let Some(elected) = self.elected {
+            elected.release().await;
         }
     }
 }
@@ -73,7 +87,17 @@ impl Running {
 /// What is wrong with the state directory, the bundle or an address.
 pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let (clock, metrics) = (Wall::System, Metrics::new());
-    let trust = Trust::open(&config, clock)?;
+    let in_cluster = cluster_metrics::Metrics::default();
+    let (trust, elected) = match config.authority {
+        None => (Trust::open(&config, clock, &in_cluster)?, None),
+        Some(AuthorityFrom::Kubernetes) => {
+            let cluster = cluster::connect(&config).await?;
+            let keeper = cluster::keeper(&config, &cluster, clock);
+            let opening = Trust::open_cluster(&config, clock, keeper, &in_cluster);
+            let (trust, _followed) = Box::pin(opening).await?;
+            (trust, Some(cluster::elect(&cluster, clock, &in_cluster)))
+        }
+    };
     let first = trust.roots.borrow().clone();
     let state = State::new(
         Index::new(&config.ranges),
@@ -86,15 +110,16 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let mut tasks = vec![runtime::spawn(run_hub)];
     tasks.extend(source::start(
         &config.sources,
-        &config.state_dir.join("last-good"),
+        config.state_dir.as_deref(),
         &hub,
         &end,
     ));
     tasks.push(serve(&config, &trust, &hub, &metrics, clock, end).await?);
     tasks.extend(trust.keep(&hub));
-    tasks.extend(looking::start(&config, &hub, &metrics, clock).await?);
+    tasks.extend(looking::start(&config, &hub, (&metrics, &in_cluster), clock).await?);
     Ok(Running {
         ended,
+        elected,
         _tasks: tasks,
     })
 }
@@ -121,7 +146,7 @@ async fn serve(
     };
     let identity = Identity {
         hub: hub.clone(),
-        tokens: authority::tokens(trust.authority.clone(), clock),
+        tokens: trust.tokens.clone(),
         signer: authority::signer(trust.authority.clone()),
         roots: trust.roots.clone(),
         metrics: metrics.clone(),

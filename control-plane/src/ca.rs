@@ -1,12 +1,13 @@
 //! Signs workload certificates, keeps the root and the token key, and watches
 //! the bundle of roots that the mesh trusts.
 //!
-//! `app` opens an `Authority` on a state directory and hands it to `serve`
-//! behind traits. Keys never leave this module and its directory; nothing here
+//! `app` opens an `Authority` on a state directory, or on what `cluster` keeps,
+//! and hands it to `serve` behind traits. Keys never leave this module and its directory; nothing here
 //! knows gRPC, pods or policy: callers say which identity a key is to get.
 
 pub(crate) mod bundle;
 pub(crate) mod issue;
+pub(crate) mod signing;
 mod state;
 pub(crate) mod token;
 
@@ -31,6 +32,8 @@ pub(crate) enum Error {
     Request(&'static str),
     #[error("signing: {0}")]
     Sign(#[from] rcgen::Error),
+    #[error("what signs has itself expired")]
+    Expired,
     #[error("token refused: {0}")]
     Token(&'static str),
 }

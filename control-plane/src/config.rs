@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use crate::{identity, serve::accept::Address};
 
@@ -22,9 +22,31 @@ pub struct Config {
     #[arg(long = "source", env = "WEFT_SOURCE", required = true, value_delimiter = ',', value_parser = source)]
     pub(crate) sources: Vec<PathBuf>,
 
-    /// Directory of the root, its key and the token key; made at the first start
-    #[arg(long, alias = "state", env = "WEFT_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: PathBuf,
+    /// Directory of the root, its key and the token key, made at the first start; needed unless the authority is the cluster's
+    #[arg(
+        long,
+        alias = "state",
+        env = "WEFT_STATE_DIR",
+        value_name = "DIR",
+        required_unless_present = "authority"
+    )]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// `kubernetes`: the root lives in a Secret and tokens are the cluster's; default: both of the state directory
+    #[arg(long, env = "WEFT_AUTHORITY", value_name = "WHERE")]
+    pub(crate) authority: Option<AuthorityFrom>,
+
+    /// Secret of tls.crt, tls.key and ca.crt that somebody else makes; default: `weft-ca`, made at the first start
+    #[arg(long, env = "WEFT_AUTHORITY_SECRET", value_name = "NAME")]
+    pub(crate) authority_secret: Option<String>,
+
+    /// Namespace of the control plane's own objects
+    #[arg(long, env = "WEFT_NAMESPACE", default_value = "weft-system")]
+    pub(crate) namespace: String,
+
+    /// Name of this replica among others, its pod's; default: the host's name
+    #[arg(long, env = "WEFT_REPLICA", value_name = "NAME")]
+    pub(crate) replica: Option<String>,
 
     /// Where proxies connect, ADDRESS:PORT or unix:PATH; TLS 1.3 on both
     #[arg(long, env = "WEFT_LISTEN", default_value = "[::]:15010", value_parser = address)]
@@ -69,6 +91,12 @@ pub struct Config {
     /// What is logged, as `level` or `module=level,...`
     #[arg(long, env = "WEFT_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// Who keeps the root, and says whose a token is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum AuthorityFrom {
+    Kubernetes,
 }
 
 fn source(text: &str) -> Result<PathBuf, String> {

@@ -9,6 +9,8 @@ pub mod reference;
 mod demo;
 mod run;
 
+mod cluster;
+
 mod ca;
 mod serve;
 mod sources;
@@ -20,4 +22,5 @@ pub mod model;
 mod clock;
 mod identity;
 mod report;
+mod roots;
 mod runtime;

@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use prometheus_client::registry::Registry;
 
 use crate::{
+    cluster,
     config::Config,
     serve::metrics::{Metrics, Reason},
 };
@@ -61,6 +62,7 @@ pub fn metrics() -> Result<Vec<Metric>, std::fmt::Error> {
     metrics.refuse_certificate(Reason::Token);
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    cluster::metrics::Metrics::default().register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     let kinds = text

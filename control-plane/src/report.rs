@@ -60,6 +60,9 @@ pub(crate) struct Certificate {
     pub(crate) age_seconds: i64,
     /// Negative once it has expired.
     pub(crate) expires_seconds: i64,
+    /// SHA-256 of the root in which it ends.
+    #[serde(default)]
+    pub(crate) root: String,
 }
 
 /// Something that can't hold; what it names keeps its last good state.

@@ -1,5 +1,5 @@
 //! The control plane's own certificate: made at the start, renewed in time, and
-//! made again when the bundle changes.
+//! made again when the bundle or what signs changes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,9 +45,12 @@ impl Renewal {
         // At 60 % of its life, as proxies do, with the rest left for trying again.
         let in_time = || Instant::now() + self.lifetime.mul_f64(0.6);
         let mut due = in_time();
+        let mut signing = self.authority.changes();
         loop {
             tokio::select! {
                 () = sleep_until(due) => {}
+                // Another signer: whoever counts on the old root must not find us there.
+                Ok(()) = signing.changed() => {}
                 changed = roots.changed() => if changed.is_err() { return },
             }
             let now = roots.borrow_and_update().clone();

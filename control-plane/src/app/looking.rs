@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     clock::Wall,
+    cluster,
     config::Config,
     model::Name,
     runtime::{self, Task},
@@ -28,7 +29,7 @@ use crate::{
 pub(super) async fn start(
     config: &Config,
     hub: &Hub,
-    metrics: &Metrics,
+    (metrics, in_cluster): (&Metrics, &cluster::metrics::Metrics),
     clock: Wall,
 ) -> anyhow::Result<Vec<Task>> {
     let mut tasks = Vec::new();
@@ -38,6 +39,7 @@ pub(super) async fn start(
             .with_context(|| format!("listening on {address} (--health-listen)"))?;
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        in_cluster.register(&mut registry);
         let (hub, registry) = (hub.clone(), Arc::new(registry));
         let answers =
             Arc::new(move |path: &str, _: &str| health(path, hub.clone(), registry.clone()));

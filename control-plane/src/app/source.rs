@@ -20,12 +20,12 @@ use crate::{
     sources::files::{self, Update},
 };
 
-/// `memory` is where the last good text of each file outlives the process.
+/// In the state directory the last good text of each file outlives the process.
 /// `end` is told when a directory can be watched no longer: what is served
 /// would grow old without anybody noticing.
 pub(crate) fn start(
     directories: &[PathBuf],
-    memory: &Path,
+    state: Option<&Path>,
     hub: &Hub,
     end: &watch::Sender<Option<String>>,
 ) -> Vec<Task> {
@@ -39,11 +39,11 @@ pub(crate) fn start(
                 .boxed(),
         );
         // By position: a source that changes places is read anew in any case.
-        let (memory, directory, end) =
-            (memory.join(at.to_string()), directory.clone(), end.clone());
+        let memory = state.map(|it| it.join("last-good").join(at.to_string()));
+        let (directory, end) = (directory.clone(), end.clone());
         tasks.push(runtime::spawn(async move {
             let shown = directory.display().to_string();
-            if let Err(error) = files::watch(directory, Some(memory), sender).await {
+            if let Err(error) = files::watch(directory, memory, sender).await {
                 end.send_replace(Some(format!("watching {shown}: {error}")));
             }
         }));

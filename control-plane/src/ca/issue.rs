@@ -1,33 +1,38 @@
-//! The root and what it signs.
+//! Signs leaves, with the key of the day.
 //!
-//! Made at first start and kept in the state directory; the answer to a
-//! certificate without its key is an error, never a new root: every proxy would
-//! be cut off. From a request only the public key is used.
+//! Without a cluster the root is made at first start and kept in the state
+//! directory; the answer to a certificate without its key is an error, never a
+//! new root: every proxy would be cut off. In a cluster what signs comes from
+//! outside and changes while we run. From a request only the public key is used.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
-    SubjectPublicKeyInfo,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use x509_parser::{
     certification_request::X509CertificationRequest, parse_x509_certificate, prelude::FromDer,
 };
 
 use crate::{
-    ca::{Error, state::State, token},
+    ca::{
+        Error,
+        signing::{self, Signing},
+        state::State,
+    },
     clock::Wall,
     identity,
+    roots::Fingerprint,
 };
 
 const ROOT: &str = "root.pem";
 const ROOT_KEY: &str = "root.key.pem";
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Clocks of two machines may differ by this much.
-const BACKDATING: Duration = Duration::from_secs(300);
+pub(super) const BACKDATING: Duration = Duration::from_secs(300);
 const RESTORE: &str = "restore it from a backup, or move the whole state directory away to begin with a new root (every proxy must then restart)";
 
 /// A certificate and what callers need to know of it.
@@ -38,21 +43,35 @@ pub(crate) struct Issued {
     /// Seconds since the epoch: when it was made, and its end.
     pub(crate) issued: u64,
     pub(crate) expires: u64,
+    /// In which it ends.
+    pub(crate) root: Fingerprint,
 }
 
-/// Holds the root's key.
+/// Signs for one trust domain; what it signs with may be exchanged.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    root: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
-    tokens: token::Key,
+    signing: watch::Sender<Arc<Signing>>,
     trust_domain: String,
     lifetime: Duration,
     clock: Wall,
 }
 
 impl Authority {
-    /// Reads the state directory, or makes root and token key in an empty one.
+    pub(crate) fn new(
+        signing: Arc<Signing>,
+        trust_domain: &str,
+        lifetime: Duration,
+        clock: Wall,
+    ) -> Self {
+        Self {
+            signing: watch::Sender::new(signing),
+            trust_domain: trust_domain.to_owned(),
+            lifetime,
+            clock,
+        }
+    }
+
+    /// Reads the state directory, or makes a root in an empty one.
     pub(crate) fn open(
         directory: &Path,
         trust_domain: &str,
@@ -82,24 +101,28 @@ impl Authority {
                 make_root(&state, trust_domain, key, clock)?
             }
         };
-        let issuer = Issuer::from_ca_cert_der(&root, key)?;
-        let tokens = token::Key::open(&state)?;
-        Ok(Self {
-            root,
-            issuer,
-            tokens,
-            trust_domain: trust_domain.to_owned(),
-            lifetime,
-            clock,
-        })
+        let signing = Arc::new(Signing::of_root(root, key)?);
+        Ok(Self::new(signing, trust_domain, lifetime, clock))
     }
 
-    pub(crate) fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    /// Of what signs now.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.signing.borrow().root().clone()
     }
 
-    pub(crate) fn tokens(&self) -> &token::Key {
-        &self.tokens
+    /// What signs now.
+    pub(crate) fn signing(&self) -> Arc<Signing> {
+        self.signing.borrow().clone()
+    }
+
+    /// Every leaf from now on is signed with this.
+    pub(crate) fn replace(&self, signing: Arc<Signing>) {
+        self.signing.send_replace(signing);
+    }
+
+    /// Tells when what signs is another.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Signing>> {
+        self.signing.subscribe()
     }
 
     /// A leaf for the key in a PKCS #10 request. Subject and extensions of the
@@ -137,28 +160,42 @@ impl Authority {
         if !identity.starts_with(&format!("spiffe://{}/", self.trust_domain)) {
             return Err(Error::Request("an identity of another trust domain"));
         }
-        let now = self.clock.now();
-        let mut wanted = CertificateParams::default();
-        wanted.distinguished_name = DistinguishedName::new();
-        wanted.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
-        wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        wanted.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
-        wanted.is_ca = IsCa::ExplicitNoCa;
-        wanted.use_authority_key_identifier_extension = true;
-        wanted.serial_number = Some(serial()?);
-        let expires = now + self.lifetime;
-        (wanted.not_before, wanted.not_after) =
-            (date(now.saturating_sub(BACKDATING))?, date(expires)?);
-        let leaf = wanted.signed_by(key, &self.issuer)?;
+        let (now, signing) = (self.clock.now(), self.signing());
+        if signing.ends <= now {
+            return Err(Error::Expired);
+        }
+        let expires = (now + self.lifetime).min(signing.ends);
+        let life = (now.saturating_sub(BACKDATING), expires);
+        let leaf = leaf(identity, life)?.signed_by(key, &signing.issuer)?;
+        let mut chain = vec![leaf.der().clone()];
+        chain.extend(signing.intermediates.iter().cloned());
         Ok(Issued {
-            chain: vec![leaf.der().clone()],
+            chain,
             issued: now.as_secs(),
             expires: expires.as_secs(),
+            root: signing.fingerprint(),
         })
     }
+}
+
+/// What every leaf says, valid from and to these times since the epoch.
+pub(super) fn leaf(
+    identity: &str,
+    (begins, ends): (Duration, Duration),
+) -> Result<CertificateParams, Error> {
+    let mut wanted = CertificateParams::default();
+    wanted.distinguished_name = DistinguishedName::new();
+    wanted.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+    wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    wanted.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
+    wanted.is_ca = IsCa::ExplicitNoCa;
+    wanted.use_authority_key_identifier_extension = true;
+    wanted.serial_number = Some(serial()?);
+    (wanted.not_before, wanted.not_after) = (date(begins)?, date(ends)?);
+    Ok(wanted)
 }
 
 fn make_root(
@@ -167,27 +204,7 @@ fn make_root(
     key: KeyPair,
     clock: Wall,
 ) -> Result<(CertificateDer<'static>, KeyPair), Error> {
-    let now = clock.now();
-    let mut wanted = CertificateParams::default();
-    wanted.distinguished_name = DistinguishedName::new();
-    wanted
-        .distinguished_name
-        .push(DnType::OrganizationName, "Weft");
-    wanted
-        .distinguished_name
-        .push(DnType::CommonName, format!("root of {trust_domain}"));
-    // SPIFFE X509-SVID §4.1: a signing certificate carries its trust domain.
-    wanted.subject_alt_names = vec![SanType::URI(
-        format!("spiffe://{trust_domain}").as_str().try_into()?,
-    )];
-    wanted.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    wanted.serial_number = Some(serial()?);
-    (wanted.not_before, wanted.not_after) = (
-        date(now.saturating_sub(BACKDATING))?,
-        date(now + ROOT_LIFETIME)?,
-    );
-    let root = wanted.self_signed(&key)?;
+    let root = signing::self_signed(trust_domain, &key, clock)?;
     state.write(ROOT, &root.pem())?;
     Ok((root.der().clone(), key))
 }
@@ -243,7 +260,7 @@ fn is_uncompressed_point(key: &[u8]) -> bool {
 }
 
 /// RFC 5280 §4.1.2.2: positive, at most 20 octets; 128 unpredictable bits.
-fn serial() -> Result<SerialNumber, Error> {
+pub(super) fn serial() -> Result<SerialNumber, Error> {
     let mut bytes = [0u8; 16];
     tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()
         .secure_random
@@ -253,7 +270,7 @@ fn serial() -> Result<SerialNumber, Error> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn date(since_epoch: Duration) -> Result<OffsetDateTime, Error> {
+pub(super) fn date(since_epoch: Duration) -> Result<OffsetDateTime, Error> {
     let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| Error::Request("a date out of range"))
 }

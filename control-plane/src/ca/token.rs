@@ -71,7 +71,7 @@ impl Key {
         Self::open(&State::open(directory)?)
     }
 
-    pub(crate) fn open(state: &State) -> Result<Self, Error> {
+    fn open(state: &State) -> Result<Self, Error> {
         if let Some(text) = state.read(TOKEN_KEY)? {
             return Ok(Self(read_key(state, TOKEN_KEY, &text)?));
         }

@@ -21,6 +21,7 @@ use crate::{
     index::Index,
     model::{FileProblem, Name},
     report,
+    roots::Fingerprint,
     serve::{
         metrics::Metrics,
         resource::{ResourceName, Version},
@@ -98,6 +99,8 @@ pub(crate) struct Certified {
     pub(crate) identity: String,
     pub(crate) issued: u64,
     pub(crate) expires: u64,
+    /// In which it ends.
+    pub(crate) root: Fingerprint,
 }
 
 /// Why a caller can't be who it says.

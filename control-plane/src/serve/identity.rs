@@ -1,8 +1,9 @@
 //! `Identity.Certify`: a token and a request in, a short-lived leaf out.
 //!
 //! The identity comes from the token's verified claims, and only when the pod
-//! that they name is in the mesh and runs as that account. Verifying and
-//! signing are traits that `app` fills: here is the order, and what is counted.
+//! that they name is in the mesh and runs as that account. What the index does
+//! not know for certain is asked of the cluster once. Verifying and signing are
+//! traits that `app` fills: here is the order, and what is counted.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -13,10 +14,12 @@ use tonic::{Request, Response, Status, async_trait};
 use weft_proto::v1::{CertifyRequest, CertifyResponse, identity_server};
 
 use crate::{
+    identity::spiffe,
     model::Name,
+    roots::Fingerprint,
     serve::{
         discovery::refusal,
-        hub::{Certified, Hub, Stranger},
+        hub::{Certified, Hub, Stopping, Stranger},
         metrics::{Metrics, Reason},
     },
 };
@@ -33,14 +36,39 @@ pub(crate) struct Bearer {
     pub(crate) service_account: String,
 }
 
+/// Why a token proves nothing, for the caller and the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unverified {
+    Refused(String),
+    /// Nobody could be asked.
+    Unavailable(String),
+}
+
+/// What is known of a pod beyond the index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Confirmed {
+    /// It is there, with this UID and account, and has not ended.
+    Runs,
+    /// And why not.
+    DoesNotRun(String),
+    /// There is nothing beyond the index.
+    AsIndexed,
+}
+
+pub(crate) type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unverified>> + Send + 'a>>;
+
 /// Verifies tokens: a key at hand, or a question to a cluster.
 pub(crate) trait Tokens: Send + Sync {
     /// # Errors
-    /// Why not, for the caller and the log.
-    fn verify<'a>(
-        &'a self,
-        token: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<Bearer, String>> + Send + 'a>>;
+    /// Why not.
+    fn verify<'a>(&'a self, token: &'a str) -> Asking<'a, Bearer>;
+
+    /// Asked where the index does not know the pod, knows another by its name,
+    /// or can't tell whether it has ended.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    fn confirm<'a>(&'a self, bearer: &'a Bearer) -> Asking<'a, Confirmed>;
 }
 
 /// A signed leaf.
@@ -51,6 +79,8 @@ pub(crate) struct Leaf {
     /// Seconds since the epoch.
     pub(crate) issued: u64,
     pub(crate) expires: u64,
+    /// In which it ends.
+    pub(crate) root: Fingerprint,
 }
 
 /// Signs the key of a certificate request.
@@ -92,27 +122,10 @@ impl identity_server::Identity for Identity {
 
 impl Identity {
     async fn answer(&self, request: &CertifyRequest) -> Result<CertifyResponse, (Reason, Status)> {
-        let stopping = |_| {
-            (
-                Reason::NotReady,
-                Status::unavailable("the control plane is stopping"),
-            )
-        };
         let bearer = self.tokens.verify(&request.token).await;
-        let bearer = bearer.map_err(|error| (Reason::Token, Status::unauthenticated(error)))?;
-        let Bearer {
-            pod,
-            uid,
-            service_account,
-        } = bearer;
-        let named = pod.clone();
-        let known = self
-            .hub
-            .ask(move |state| state.recognize(&named, &uid, &service_account))
-            .await;
-        let identity = known
-            .map_err(stopping)?
-            .map_err(|error| (reason_of(&error), refusal(&error)))?;
+        let bearer = bearer.map_err(unverified)?;
+        let identity = self.identity(&bearer).await?;
+        let pod = bearer.pod;
         let leaf = self
             .signer
             .sign(&request.certificate_signing_request, &identity);
@@ -122,6 +135,7 @@ impl Identity {
             identity,
             issued: leaf.issued,
             expires: leaf.expires,
+            root: leaf.root,
         };
         self.hub
             .ask(move |state| state.certified(pod, certified))
@@ -134,6 +148,48 @@ impl Identity {
             chain: leaf.chain.iter().map(bytes).collect(),
             roots,
         })
+    }
+
+    /// Whom the bearer speaks for, if its pod runs.
+    async fn identity(&self, bearer: &Bearer) -> Result<String, (Reason, Status)> {
+        let named = bearer.clone();
+        let asked = self.hub.ask(move |state| {
+            let account = Name::new(&named.pod.namespace, &named.service_account);
+            let known = state.recognize(&named.pod, &named.uid, &named.service_account);
+            // A finished pod keeps its name and loses its addresses; a new one has none yet.
+            let is_certain = state.has_addresses(&named.pod);
+            (known, is_certain, spiffe(&state.trust_domain, &account))
+        });
+        let (known, is_certain, identity) = asked.await.map_err(stopping)?;
+        let doubtful = match &known {
+            Ok(_) => !is_certain,
+            Err(Stranger::Pod(_) | Stranger::Uid) => true,
+            Err(Stranger::NotReady | Stranger::Account) => false,
+        };
+        if doubtful {
+            match self.tokens.confirm(bearer).await.map_err(unverified)? {
+                Confirmed::Runs => return Ok(identity),
+                Confirmed::DoesNotRun(why) => {
+                    return Err((Reason::Pod, Status::failed_precondition(why)));
+                }
+                Confirmed::AsIndexed => {}
+            }
+        }
+        known.map_err(|error| (reason_of(&error), refusal(&error)))
+    }
+}
+
+fn stopping(_: Stopping) -> (Reason, Status) {
+    (
+        Reason::NotReady,
+        Status::unavailable("the control plane is stopping"),
+    )
+}
+
+fn unverified(error: Unverified) -> (Reason, Status) {
+    match error {
+        Unverified::Refused(why) => (Reason::Token, Status::unauthenticated(why)),
+        Unverified::Unavailable(why) => (Reason::Unverifiable, Status::unavailable(why)),
     }
 }
 

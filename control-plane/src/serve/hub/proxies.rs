@@ -53,6 +53,12 @@ impl State {
         ))
     }
 
+    /// A pod without any has ended, or has only just begun.
+    pub(crate) fn has_addresses(&self, pod: &Name) -> bool {
+        let workload = self.index.workload(pod);
+        workload.is_some_and(|it| !it.pod.addresses.is_empty())
+    }
+
     pub(crate) fn certified(&mut self, pod: Name, certified: Certified) {
         self.certificates.insert(pod, certified);
     }

@@ -32,6 +32,7 @@ impl State {
             identity: it.identity.clone(),
             age_seconds: since(it.issued),
             expires_seconds: -since(it.expires),
+            root: it.root.to_string(),
         });
         Report {
             trust_domain: self.trust_domain.clone(),

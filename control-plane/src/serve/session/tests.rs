@@ -38,7 +38,7 @@ struct Stage {
 /// With a certificate of this many seconds.
 async fn stage(life: u64) -> Stage {
     let (_state, authority) = authority();
-    let roots: Arc<[_]> = [authority.root().clone()].into();
+    let roots: Arc<[_]> = [authority.root()].into();
     let (tls, tls_out) = watch::channel(tls_of(&authority, &roots));
     let metrics = Metrics::new();
     let (hub, run_hub) = Hub::new(State::new(Index::new(&[]), DOMAIN, roots, metrics.clone()));

@@ -30,14 +30,13 @@ async fn a_pods_token_gets_its_accounts_identity() {
 #[tokio::test]
 async fn without_a_valid_token_there_is_none() {
     let plane = Plane::with_shop(QUIET).await;
-    let (_state, other) = authority();
+    let (other, _) = authority();
     let who = crate::ca::token::Claimed {
         pod: Name::new("shop", "cart-0"),
         uid: String::new(),
         service_account: "cart".into(),
     };
-    let stolen = other
-        .tokens()
+    let stolen = tokens_of(&other)
         .mint(&who, QUIET, crate::clock::Wall::System)
         .unwrap();
     for token in ["", "a.b.c", stolen.as_str()] {

@@ -30,11 +30,7 @@ async fn plaintext_and_older_tls_are_refused() {
     // An alert, then the end: never a settings frame.
     let _reset = plain.read_to_end(&mut answer).await;
     assert!(answer.first().is_none_or(|it| *it == 0x15), "{answer:?}");
-    let old = client(
-        plane.authority.root().clone(),
-        None,
-        &[&rustls::version::TLS12],
-    );
+    let old = client(plane.authority.root(), None, &[&rustls::version::TLS12]);
     let error = handshake(plane.address, old).await.unwrap_err();
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
 }
@@ -119,7 +115,7 @@ async fn a_second_root_reaches_proxies_and_admits_its_callers_until_it_is_remove
     let mut watcher = plane.watch("cart-0").await;
     watcher.next().await;
     let (_state, second) = authority();
-    let both: Roots = [plane.authority.root().clone(), second.root().clone()].into();
+    let both: Roots = [plane.authority.root(), second.root()].into();
     plane.tls.send_replace(tls_of(&plane.authority, &both));
     plane
         .hub
@@ -143,7 +139,7 @@ async fn a_second_root_reaches_proxies_and_admits_its_callers_until_it_is_remove
         .await
         .unwrap();
     admitted.next().await;
-    let one: Roots = Arc::from([plane.authority.root().clone()]);
+    let one: Roots = Arc::from([plane.authority.root()]);
     plane.tls.send_replace(tls_of(&plane.authority, &one));
     let ended = admitted.hear().await.unwrap_err();
     assert_eq!(

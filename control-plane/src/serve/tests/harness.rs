@@ -32,7 +32,11 @@ use weft_proto::v1::{self, discovery_client::DiscoveryClient, identity_client::I
 
 use crate::{
     app::authority,
-    ca::{Authority, bundle::Roots, token::Claimed},
+    ca::{
+        Authority,
+        bundle::Roots,
+        token::{self, Claimed},
+    },
     clock::Wall,
     identity,
     index::Index,
@@ -56,7 +60,7 @@ pub(crate) const QUIET: Duration = Duration::from_secs(600);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Plane {
-    _state: TempDir,
+    state: TempDir,
     pub(crate) authority: Arc<Authority>,
     pub(crate) hub: Hub,
     pub(crate) address: SocketAddr,
@@ -82,6 +86,11 @@ pub(crate) fn authority() -> (TempDir, Arc<Authority>) {
     (state, Arc::new(authority.unwrap()))
 }
 
+/// The key that mints and verifies, of the same directory.
+pub(crate) fn tokens_of(state: &TempDir) -> token::Key {
+    token::Key::read(&state.path().join("state")).unwrap()
+}
+
 impl Plane {
     pub(crate) async fn start(heartbeat: Duration) -> Self {
         Self::limited(heartbeat, 100).await
@@ -90,7 +99,7 @@ impl Plane {
     pub(crate) async fn limited(heartbeat: Duration, most_connections: usize) -> Self {
         let (state, authority) = authority();
         let metrics = Metrics::new();
-        let first: Roots = [authority.root().clone()].into();
+        let first: Roots = [authority.root()].into();
         let tls_of_first = tls_of(&authority, &first);
         let (roots, roots_out) = watch::channel(first.clone());
         let (tls, tls_out) = watch::channel(tls_of_first);
@@ -111,7 +120,7 @@ impl Plane {
         };
         let service = Identity {
             hub: hub.clone(),
-            tokens: authority::tokens(authority.clone(), clock),
+            tokens: authority::tokens(tokens_of(&state), clock),
             signer: authority::signer(authority.clone()),
             roots: roots_out,
             metrics: metrics.clone(),
@@ -130,7 +139,7 @@ impl Plane {
         };
         let tasks = [runtime::spawn(run_hub), runtime::spawn(serve)];
         Self {
-            _state: state,
+            state,
             authority,
             hub,
             address,
@@ -167,8 +176,7 @@ impl Plane {
             uid: String::new(),
             service_account: account.to_owned(),
         };
-        self.authority
-            .tokens()
+        tokens_of(&self.state)
             .mint(&who, Duration::from_secs(600), Wall::System)
             .unwrap()
     }
@@ -191,7 +199,7 @@ impl Plane {
         credentials: Option<Credentials>,
     ) -> Result<Channel, tonic::transport::Error> {
         let config = client(
-            self.authority.root().clone(),
+            self.authority.root(),
             credentials,
             &[&rustls::version::TLS13],
         );
