@@ -101,7 +101,7 @@ impl Trouble {
 impl Content {
     /// # Errors
     /// Which key of the Secret can't be used, and why.
-    pub(crate) fn read(secret: Secret, trust_domain: &str, clock: Wall) -> Result<Self, Unfit> {
+    pub(crate) fn read(secret: &Secret, trust_domain: &str, clock: Wall) -> Result<Self, Unfit> {
         let part = |name: &'static str| {
             let found = secret.data.as_ref().and_then(|it| it.get(name));
             found.map(|it| it.0.as_slice()).ok_or_else(|| Unfit {
@@ -200,11 +200,13 @@ impl Keeper {
         let found = call(self.secrets().get_opt(&self.secret)).await;
         let secret = match found.with_context(|| format!("reading {}", self.shown()))? {
             Some(secret) => secret,
-            None => self.make().await?,
+            None => Box::pin(self.make()).await?,
         };
         let content =
-            Content::read(secret, &self.trust_domain, self.clock).with_context(|| self.shown())?;
-        self.mark(&content).await.context("marking the Lease")?;
+            Content::read(&secret, &self.trust_domain, self.clock).with_context(|| self.shown())?;
+        let marking = Box::pin(self.mark(&content));
+        marking.await.context("marking the Lease")?;
+        tracing::info!(root = %content.signing.fingerprint(), made_here = content.is_ours, "the authority is loaded");
         Ok(content)
     }
 
@@ -264,7 +266,7 @@ impl Keeper {
                 }
             };
             let trouble = match secret.ok_or(Trouble::Gone).and_then(|it| {
-                Content::read(it, &self.trust_domain, self.clock).map_err(Trouble::from)
+                Content::read(&it, &self.trust_domain, self.clock).map_err(Trouble::from)
             }) {
                 Ok(content) => {
                     followers.take(content, self.clock.now());

@@ -42,7 +42,7 @@ fn secret(signs: &Made, roots: &[&Made], settled: Option<&[&Made]>) -> Secret {
     secret
 }
 
-fn content(secret: Secret) -> Content {
+fn content(secret: &Secret) -> Content {
     Content::read(secret, DOMAIN, Wall::System).unwrap()
 }
 
@@ -56,25 +56,25 @@ fn the_mesh_trusts_what_is_in_the_secret_and_what_has_settled() {
     let mut both = vec![der(&old), der(&new)];
     both.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
     // A given Secret has changed its root by itself.
-    let changed = content(secret(&new, &[&new], Some(&[&old])));
+    let changed = content(&secret(&new, &[&new], Some(&[&old])));
     assert_eq!(changed.in_force(&[]), both.clone().into());
     // It was even made anew: nobody has said what has settled, so what held holds.
-    let anew = content(secret(&new, &[&new], None));
+    let anew = content(&secret(&new, &[&new], None));
     assert_eq!(anew.in_force(&[der(&old)]), both.into());
     assert_eq!(anew.in_force(&[]), [der(&new)].into());
-    let removed = content(secret(&new, &[&new], Some(&[&new])));
+    let removed = content(&secret(&new, &[&new], Some(&[&new])));
     assert_eq!(removed.in_force(&[der(&old)]), [der(&new)].into());
 }
 
 #[test]
 fn a_new_root_signs_only_once_it_has_settled_or_the_old_signer_has_expired() {
     let (old, new) = (made(), made());
-    let current = content(secret(&old, &[&old], None)).signing;
+    let current = content(&secret(&old, &[&old], None)).signing;
     let (now, late) = (Wall::System.now(), current.ends());
-    let unsettled = content(secret(&new, &[&new], Some(&[&old])));
+    let unsettled = content(&secret(&new, &[&new], Some(&[&old])));
     assert!(unsettled.successor(&current, now).is_none());
     assert!(unsettled.successor(&current, late).is_some());
-    let settled = content(secret(&new, &[&new], Some(&[&old, &new])));
+    let settled = content(&secret(&new, &[&new], Some(&[&old, &new])));
     let successor = settled.successor(&current, now).unwrap();
     assert_eq!(successor.root(), &der(&new));
     assert!(settled.successor(&successor, now).is_none());
@@ -87,15 +87,15 @@ fn a_secret_that_can_not_be_used_names_its_key() {
         let mut broken = secret(&root, &[&root], None);
         let data = broken.data.as_mut().unwrap();
         data.insert(key.to_owned(), ByteString(b"nonsense".to_vec()));
-        let unfit = Content::read(broken.clone(), DOMAIN, Wall::System).unwrap_err();
+        let unfit = Content::read(&broken, DOMAIN, Wall::System).unwrap_err();
         assert_eq!(unfit.part, key);
         broken.data.as_mut().unwrap().remove(key);
-        let unfit = Content::read(broken, DOMAIN, Wall::System).unwrap_err();
+        let unfit = Content::read(&broken, DOMAIN, Wall::System).unwrap_err();
         assert_eq!(unfit.to_string(), format!("{key}: it is missing"));
     }
     let mut broken = secret(&root, &[&root], None);
     broken.metadata.annotations = Some([(SETTLED.to_owned(), "nonsense".to_owned())].into());
-    let unfit = Content::read(broken, DOMAIN, Wall::System).unwrap_err();
+    let unfit = Content::read(&broken, DOMAIN, Wall::System).unwrap_err();
     assert_eq!(unfit.part, SETTLED);
 }
 
@@ -162,7 +162,7 @@ struct Following {
 }
 
 async fn follow(fake: &Fake) -> Following {
-    let opened = keeper(fake).open().await.unwrap();
+    let opened = Box::pin(keeper(fake).open()).await.unwrap();
     let lifetime = Duration::from_secs(60);
     let authority = Authority::new(opened.signing.clone(), DOMAIN, lifetime, Wall::System);
     let authority = Arc::new(authority);
