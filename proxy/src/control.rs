@@ -3,7 +3,8 @@
 //! `app` starts it on the side runtime and hands what it gives to everyone
 //! else; nothing in the path can tell where a snapshot came from. `identity`
 //! keeps the certificate fresh, `client` keeps the discovery stream, `decode`
-//! validates what arrives, `store` assembles and keeps it.
+//! validates what arrives, `store` assembles and keeps it, `pin` knows
+//! whose roots are the newer ones.
 //!
 //! Losing the control plane changes nothing here but the age of what is known.
 
@@ -14,6 +15,7 @@ pub(crate) mod explain;
 #[cfg(test)]
 mod fake;
 mod identity;
+mod pin;
 mod state;
 mod store;
 mod subscriptions;
@@ -22,7 +24,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use self::{client::Client, dial::Dial, identity::Keeper, state::State};
+use self::{client::Client, dial::Dial, identity::Keeper, pin::Pin, state::State};
 use crate::{
     clock::Wall,
     discovery::{Asker, Health, Snapshot},
@@ -44,7 +46,8 @@ pub(crate) struct Config {
     pub(crate) pod_uid: Arc<str>,
     /// Read again for each certificate: the kubelet rotates it.
     pub(crate) token_file: PathBuf,
-    /// PEM: the roots that the control plane's certificate may chain to.
+    /// PEM: the roots that the control plane's certificate may chain to, until
+    /// it says better, and again once they change while it can't be reached.
     pub(crate) bundle_file: PathBuf,
     /// Kept over restarts; `None` forgets.
     pub(crate) state_directory: Option<PathBuf>,
@@ -104,7 +107,7 @@ fn start_with(
     );
     let identity = identity.map_err(|error| StartError::Identity(error.to_string()))?;
     let state = State::new(config.state_directory.clone());
-    let bundle = bundle(&config, &state)?;
+    let (pin, bundle) = Pin::open(&config.bundle_file, &state)?;
     let roots = bundle.roots().len();
     let certificates = Arc::new(certs::Store::new(&config.trust_domain, bundle, wall));
     let health = Arc::new(Health::default());
@@ -119,6 +122,7 @@ fn start_with(
         dial: dial.clone(),
         certificates: certificates.clone(),
         health: health.clone(),
+        pin: pin.clone(),
         state: state.clone(),
     };
     keeper.restore();
@@ -128,6 +132,7 @@ fn start_with(
         dial,
         certificates: certificates.clone(),
         health: health.clone(),
+        pin,
         state,
         questions,
     });
@@ -141,20 +146,6 @@ fn start_with(
         certificates,
         health,
     })
-}
-
-/// The launcher's roots, and those that an earlier life was told of: whichever
-/// is older, the first answer of the control plane replaces both.
-fn bundle(config: &Config, state: &State) -> Result<certs::Bundle, StartError> {
-    let path = &config.bundle_file;
-    let wrong = |error: String| StartError::Bundle {
-        path: path.clone(),
-        error,
-    };
-    let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    let mut roots = state::certificates(&pem).ok_or_else(|| wrong("no certificates".to_owned()))?;
-    roots.extend(state.bundle().unwrap_or_default());
-    certs::Bundle::new(roots).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]

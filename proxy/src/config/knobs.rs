@@ -122,8 +122,8 @@ pub(super) const TRUST_BUNDLE_FILE: Knob = Knob {
     name: "WEFT_TRUST_BUNDLE_FILE",
     kind: Kind::Path,
     default: Some("/var/run/weft/trust-bundle/ca.pem"),
-    help: "Roots that the control plane's certificate must chain to, at the first start",
-    why: "Where the injector mounts the bundle; later ones come over the stream.",
+    help: "Roots that the control plane's certificate must chain to, until newer ones come over the stream; read again when it changes while no stream stands",
+    why: "Where the injector mounts the bundle. What was streamed is kept in the state directory and preferred at a restart, unless this file has changed since.",
 };
 
 pub(super) const STATE_DIR: Knob = Knob {

@@ -6,6 +6,7 @@
 //! versions held so that nothing is sent twice. Silence for two heartbeats is
 //! loss, whichever side froze.
 
+mod codec;
 mod heartbeat;
 mod link;
 
@@ -19,21 +20,20 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tonic::transport::Channel;
-use weft_proto::v1;
 
 use self::link::Link;
 use super::{
     Config,
     decode::{self, Key, Request, Response},
     dial::{self, Backoff, Dial, Unreachable},
+    pin::Pin,
     state::State,
     store::Store,
     subscriptions::Subscriptions,
 };
 use crate::{
     discovery::{Health, Question, Rejected, Stream},
-    tls::certs,
+    tls::certs::{self, Bundle},
 };
 
 /// Until a heartbeat says otherwise.
@@ -45,9 +45,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A burst of changes is kept once, a storm once per ten seconds.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
 const KEEP_EVERY: Duration = Duration::from_secs(10);
-
-/// Of one message of the control plane.
-const LARGEST_MESSAGE: usize = 16 << 20;
 
 /// Rejects that `/dump` shows.
 const MAX_REJECTED: usize = 64;
@@ -72,7 +69,10 @@ pub(super) struct Client {
     pub(super) dial: Dial,
     pub(super) certificates: Arc<certs::Store>,
     pub(super) health: Arc<Health>,
+    pub(super) pin: Pin,
     pub(super) state: State,
+    /// The roots that the control plane streamed last.
+    told: Option<Bundle>,
     pub(super) store: Store,
     pub(super) questions: mpsc::Receiver<Question>,
     subscriptions: Subscriptions,
@@ -92,6 +92,7 @@ pub(super) struct Parts {
     pub(super) dial: Dial,
     pub(super) certificates: Arc<certs::Store>,
     pub(super) health: Arc<Health>,
+    pub(super) pin: Pin,
     pub(super) state: State,
     pub(super) questions: mpsc::Receiver<Question>,
 }
@@ -103,6 +104,7 @@ impl Client {
             dial,
             certificates,
             health,
+            pin,
             state,
             questions,
         } = parts;
@@ -113,7 +115,9 @@ impl Client {
             dial,
             certificates,
             health,
+            pin,
             state,
+            told: None,
             store: Store::new(),
             questions,
             subscriptions,
@@ -204,6 +208,11 @@ impl Client {
     async fn stream(&mut self, was_open: &mut bool) -> Result<std::convert::Infallible, End> {
         self.health
             .update(|status| status.stream = Stream::Connecting);
+        self.pin.look(&self.certificates, &self.health);
+        if self.told.as_ref() != Some(&*self.certificates.current().bundle) {
+            // Others than were streamed hold: they are asked for again.
+            self.store.forget(&[Key::TrustBundle]);
+        }
         let own = self.certificates.current().certificate.clone();
         let opening = dial::open(self.dial.clone(), self.certificates.clone(), own);
         let (channel, session) = self.meanwhile(Box::pin(opening)).await?;
@@ -212,7 +221,7 @@ impl Client {
         for address in self.subscriptions.addresses() {
             link.send(Request::subscribe(&Key::Address(address), false))?;
         }
-        let opening = timeout(dial::DEADLINE, watch(channel, requests));
+        let opening = timeout(dial::DEADLINE, codec::watch(channel, requests));
         let opened = self.meanwhile(opening).await;
         let mut responses = opened.map_err(|_| Unreachable::Timeout)??;
         self.suspects.clear();
@@ -229,7 +238,7 @@ impl Client {
                 response = responses.message() => {
                     let response = response.map_err(Unreachable::from)?.ok_or(End::Closed)?;
                     *was_open = true;
-                    self.take(decode::response(response), &mut link)?;
+                    self.take(response, &mut link)?;
                     silent_at = Instant::now() + 2 * self.interval;
                 }
                 Some(question) = self.questions.recv() => {
@@ -273,7 +282,12 @@ impl Client {
         self.health.update(|status| {
             status.received_total += response.resources.len() as u64;
             status.heartbeats_total += u64::from(response.heartbeat.is_some());
+            status.unknown_fields_total += response.unknown_fields;
         });
+        if response.unknown_fields > 0 {
+            let fields = response.unknown_fields;
+            tracing::debug!(fields, "ignored what is newer than this proxy");
+        }
         let keys: Vec<_> = response.resources.iter().map(|it| it.key.clone()).collect();
         for key in keys.iter().chain(&response.removed) {
             self.suspects.remove(key);
@@ -285,6 +299,7 @@ impl Client {
             self.state.keep_bundle(bundle.roots());
             self.health
                 .update(|status| status.roots = bundle.roots().len());
+            self.told = Some(bundle.clone());
             self.certificates.publish_bundle(bundle);
         }
         for (reject, invalid) in response.nameless {
@@ -309,6 +324,7 @@ impl Client {
         }
         link.send(Request::acknowledge(response.nonce))?;
         if let Some(heartbeat) = response.heartbeat {
+            self.pin.look(&self.certificates, &self.health);
             self.compare(heartbeat, link)?;
         }
         if applied.is_new {
@@ -369,13 +385,4 @@ async fn keep_due(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-async fn watch(
-    channel: Channel,
-    requests: tokio_stream::wrappers::ReceiverStream<v1::WatchRequest>,
-) -> Result<tonic::Streaming<v1::WatchResponse>, Unreachable> {
-    let client = v1::discovery_client::DiscoveryClient::new(channel);
-    let mut client = client.max_decoding_message_size(LARGEST_MESSAGE);
-    Ok(client.watch(requests).await?.into_inner())
 }

@@ -5,16 +5,18 @@
 //! that names its field, and the last good one stays. What an unknown value
 //! could open is read as closed: a strict port, a draining endpoint.
 //!
-//! Pure. `response` is the entry for arbitrary bytes (fuzzed).
+//! Pure. `received` is the entry for arbitrary bytes (fuzzed).
 
 mod access;
 mod endpoint;
 mod key;
 mod service;
+mod unknown;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use prost::Message;
+use bytes::Bytes;
+use prost::{DecodeError, Message};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use weft_proto::v1;
 
@@ -98,6 +100,8 @@ pub(crate) struct Response {
     pub(crate) nameless: Vec<(Request, Invalid)>,
     pub(crate) removed: Vec<Key>,
     pub(crate) heartbeat: Option<Heartbeat>,
+    /// Fields of it that are newer than this proxy.
+    pub(crate) unknown_fields: u64,
 }
 
 #[derive(Debug)]
@@ -200,9 +204,22 @@ pub(crate) fn response(wire: v1::WatchResponse) -> Response {
     response
 }
 
-/// The same from bytes: what a state directory or a fuzzer holds.
+/// The same from the bytes that came.
+///
+/// # Errors
+/// When they are no message at all.
+pub(crate) fn received(bytes: &Bytes) -> Result<Response, DecodeError> {
+    let wire = v1::WatchResponse::decode(bytes.clone())?;
+    let unknown_fields = unknown::count(bytes, &wire);
+    Ok(Response {
+        unknown_fields,
+        ..response(wire)
+    })
+}
+
+/// The same from what a state directory or a fuzzer holds.
 pub(crate) fn response_from_bytes(bytes: &[u8]) -> Option<Response> {
-    v1::WatchResponse::decode(bytes).ok().map(response)
+    received(&Bytes::copy_from_slice(bytes)).ok()
 }
 
 /// What `response_from_bytes` reads again: each resource by its kept bytes,

@@ -3,6 +3,8 @@
 //!
 //! Never compiled into the proxy.
 
+mod wire;
+
 use std::{
     io,
     pin::Pin,
@@ -11,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
     sync::mpsc,
@@ -21,11 +24,10 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier, version::TLS13},
     server::TlsStream,
 };
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 use weft_proto::v1::{
     self, CertifyRequest, CertifyResponse, WatchRequest, WatchResponse,
-    discovery_server::{Discovery, DiscoveryServer},
     identity_server::{Identity, IdentityServer},
     watch_request::Message,
 };
@@ -67,7 +69,7 @@ pub(super) struct Fake {
 /// One discovery stream, seen from the control plane.
 pub(super) struct FakeStream {
     requests: Streaming<WatchRequest>,
-    responses: mpsc::Sender<Result<WatchResponse, Status>>,
+    responses: mpsc::Sender<Result<Vec<u8>, Status>>,
     nonce: u64,
 }
 
@@ -87,10 +89,9 @@ impl Fake {
         let (opened, streams) = mpsc::unbounded_channel();
         let services = Services {
             plane: plane.clone(),
-            opened,
         };
         let serving = tonic::transport::Server::builder()
-            .add_service(DiscoveryServer::new(services.clone()))
+            .add_service(wire::Discovery(opened))
             .add_service(IdentityServer::new(services))
             .serve_with_incoming(UnboundedReceiverStream::new(connections));
         let serving = Box::pin(serving);
@@ -176,12 +177,19 @@ impl FakeStream {
     }
 
     pub(super) async fn send(&mut self, response: WatchResponse) -> u64 {
+        self.send_with(response, &[]).await
+    }
+
+    /// With fields of a newer control plane behind it.
+    pub(super) async fn send_with(&mut self, response: WatchResponse, newer: &[u8]) -> u64 {
         self.nonce += 1;
         let response = WatchResponse {
             nonce: self.nonce,
             ..response
         };
-        self.responses.send(Ok(response)).await.unwrap();
+        let mut bytes = response.encode_to_vec();
+        bytes.extend(newer);
+        self.responses.send(Ok(bytes)).await.unwrap();
         self.nonce
     }
 
@@ -227,26 +235,6 @@ impl Plane {
 #[derive(Clone)]
 struct Services {
     plane: Shared,
-    opened: mpsc::UnboundedSender<FakeStream>,
-}
-
-#[tonic::async_trait]
-impl Discovery for Services {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let (responses, sending) = mpsc::channel(64);
-        let requests = request.into_inner();
-        let _ = self.opened.send(FakeStream {
-            requests,
-            responses,
-            nonce: 0,
-        });
-        Ok(Response::new(ReceiverStream::new(sending)))
-    }
 }
 
 #[tonic::async_trait]

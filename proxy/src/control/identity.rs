@@ -16,6 +16,7 @@ use weft_proto::v1::{CertifyRequest, identity_client::IdentityClient};
 use super::{
     Config,
     dial::{self, Backoff, Dial, Unreachable},
+    pin::Pin,
     state::State,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) struct Keeper {
     pub(super) dial: Dial,
     pub(super) certificates: Arc<Store>,
     pub(super) health: Arc<Health>,
+    pub(super) pin: Pin,
     pub(super) state: State,
 }
 
@@ -148,6 +150,7 @@ impl Keeper {
             certificate_signing_request: params.serialize_request(&key)?.der().to_vec().into(),
             token: token.trim().to_owned(),
         };
+        self.pin.look(&self.certificates, &self.health);
         let certify = async {
             // The token alone proves who asks: no certificate yet, or an old one.
             let opening = dial::open(self.dial.clone(), self.certificates.clone(), None);

@@ -1,7 +1,7 @@
 //! What outlives a restart: certificate with key, roots, configuration.
 //!
 //! `control::start` reads it before anything is asked of the control plane;
-//! `identity` and `client` write it. Every file is replaced whole by rename and
+//! `identity`, `client` and `pin` write it. Every file is replaced whole by rename and
 //! is our user's alone (0600). A file that can't be read is as good as none: it
 //! is only ever a head start. Never holds a token.
 
@@ -50,6 +50,15 @@ impl State {
 
     pub(crate) fn keep_bundle(&self, roots: &[CertificateDer<'_>]) {
         self.write("bundle.pem", to_pem(roots).as_bytes());
+    }
+
+    /// The pin under which `bundle` was learned.
+    pub(crate) fn pinned(&self) -> Option<Vec<CertificateDer<'static>>> {
+        certificates(&self.read("pinned.pem")?)
+    }
+
+    pub(crate) fn keep_pinned(&self, roots: &[CertificateDer<'_>]) {
+        self.write("pinned.pem", to_pem(roots).as_bytes());
     }
 
     pub(crate) fn configuration(&self) -> Option<Vec<u8>> {

@@ -221,6 +221,23 @@ async fn what_is_invalid_is_rejected_by_field_and_the_last_good_one_stays() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
+async fn what_a_newer_control_plane_says_beyond_our_knowledge_is_ignored_and_counted() {
+    let mut tasks = Tasks::new();
+    let mut fake = Fake::start(&mut tasks);
+    let (proxy, _directory, mut stream) = subscribed(&mut fake).await;
+    assert_eq!(proxy.handle.health.status().unknown_fields_total, 0);
+    let changed = WatchResponse {
+        resources: vec![endpoints(11, whole(&[endpoint(3)]))],
+        ..WatchResponse::default()
+    };
+    // Field 900, the number 42.
+    let nonce = stream.send_with(changed, &[0xa0, 0x38, 0x2a]).await;
+    assert_eq!(stream.next().await, Message::Acknowledge(nonce));
+    assert_eq!(pods(&proxy.cart()), ["cart-3"]);
+    assert_eq!(proxy.handle.health.status().unknown_fields_total, 1);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_difference_in_two_heartbeats_is_asked_for_whole() {
     let mut tasks = Tasks::new();
     let mut fake = Fake::start(&mut tasks);
@@ -500,6 +517,38 @@ async fn a_trust_bundle_is_published_and_kept_and_a_removed_root_renews_at_once(
     sleep(Duration::from_secs(1)).await;
     assert_eq!(fake.plane.lock().unwrap().issued.len(), issued + 1);
     assert!(proxy.handle.certificates.is_acceptable());
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_changed_pin_finds_a_control_plane_with_another_authority_again() {
+    let mut tasks = Tasks::new();
+    let mut fake = Fake::start(&mut tasks);
+    let (proxy, directory, stream) = subscribed(&mut fake).await;
+    let old = fake.plane.lock().unwrap().authority.bundle();
+    let new = crate::tls::authority::Authority::new("new");
+    let bundle = new.bundle();
+    fake.set(|plane| plane.authority = new);
+    drop(stream);
+    sleep(Duration::from_secs(60)).await;
+    let status = proxy.handle.health.status();
+    assert_eq!(
+        status.stream_error.unwrap(),
+        "no TLS: peer-untrusted",
+        "nothing but the old root is trusted"
+    );
+    assert_eq!(*proxy.handle.certificates.current().bundle, old);
+    fake.set(|plane| {
+        plane
+            .authority
+            .write_bundle(&directory.path().join("roots.pem"));
+    });
+    let (_stream, hello, _) = fake.greet(1).await;
+    assert_eq!(*proxy.handle.certificates.current().bundle, bundle);
+    assert!(proxy.handle.certificates.is_acceptable());
+    let names = hello.held.iter().filter_map(|held| held.name.as_ref());
+    let kinds: Vec<_> = names.map(|name| name.kind()).collect();
+    assert!(!kinds.contains(&Kind::TrustBundle), "it is asked for again");
+    assert_eq!(pods(&proxy.cart()), ["cart-1", "cart-2"]);
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(crate) struct Status {
     /// Resources that came, whether they said anything new or not.
     pub(crate) received_total: u64,
     pub(crate) heartbeats_total: u64,
+    /// Fields that were ignored because the control plane is newer.
+    pub(crate) unknown_fields_total: u64,
     /// Roots of the trust bundle.
     pub(crate) roots: usize,
     /// The configuration is what an earlier life of this proxy wrote.

@@ -202,7 +202,7 @@ type Fact = (
 );
 
 /// What is told of the control plane; a fact without a value is left out.
-const FACTS: [Fact; 12] = [
+const FACTS: [Fact; 13] = [
     (
         "stream_open",
         "1 while the stream from the control plane stands",
@@ -259,6 +259,12 @@ const FACTS: [Fact; 12] = [
         "Versions of resources that we could not accept",
         MetricType::Counter,
         |status| Some(count(status.rejects_total)),
+    ),
+    (
+        "unknown_fields",
+        "Fields that came and were ignored, since the control plane is newer than this proxy",
+        MetricType::Counter,
+        |status| Some(count(status.unknown_fields_total)),
     ),
     (
         "certificate_expiry_seconds",
