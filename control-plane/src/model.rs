@@ -10,9 +10,11 @@ use std::{
     net::IpAddr,
 };
 
+mod origin;
 mod policy;
 mod resolved;
 
+pub use origin::{Moved, Origin};
 pub use policy::{
     AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, BackendRef,
     HttpRoute, LoadBalancing, Match, Parent, PathMatch, Rule,

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
-    model::{Event, FileProblem, Key, Object},
+    model::{Event, FileProblem, Key, Moved, Object, Origin},
     runtime::{self, Task},
     serve::hub::Hub,
     sources::files::{self, Update},
@@ -59,12 +59,21 @@ async fn hand_on(
     hub: Hub,
 ) {
     let mut overlay = Overlay::new(directories.len());
+    let mut origins = Origins::new(directories.len());
     let mut problems: Vec<Option<Vec<FileProblem>>> = vec![None; directories.len()];
     while let Some((at, update)) = updates.next().await {
         let events = overlay.merge(at, update.events);
         let (Some(slot), Some(directory)) = (problems.get_mut(at), directories.get(at)) else {
             return;
         };
+        let moved = update.moved.into_iter().map(|(key, origin)| {
+            let origin = origin.map(|it| Origin {
+                file: directory.join(it.file).display().to_string(),
+                ..it
+            });
+            (key, origin)
+        });
+        let moved = origins.merge(at, moved);
         let named = |mut it: FileProblem| {
             it.file = directory.join(&it.file).display().to_string();
             it
@@ -74,6 +83,8 @@ async fn hand_on(
         let synced = problems.iter().all(Option::is_some);
         let all: Vec<FileProblem> = problems.iter().flatten().flatten().cloned().collect();
         let told = hub.ask(move |state| {
+            // First, so that what is logged of the events has its place.
+            state.set_origins(moved);
             state.apply(events);
             state.set_file_problems(all);
             if synced {
@@ -83,6 +94,30 @@ async fn hand_on(
         if told.await.is_err() {
             return;
         }
+    }
+}
+
+/// Where each source has its objects written.
+struct Origins(Vec<HashMap<Key, Origin>>);
+
+impl Origins {
+    fn new(sources: usize) -> Self {
+        Self(vec![HashMap::new(); sources])
+    }
+
+    /// The place of the object that holds, as `Overlay` has it: the last one's.
+    fn merge(&mut self, at: usize, moved: impl Iterator<Item = Moved>) -> Vec<Moved> {
+        moved
+            .filter_map(|(key, origin)| {
+                let layer = self.0.get_mut(at)?;
+                match origin {
+                    Some(origin) => drop(layer.insert(key.clone(), origin)),
+                    None => drop(layer.remove(&key)),
+                }
+                let last = self.0.iter().rev().find_map(|it| it.get(&key));
+                Some((key, last.cloned()))
+            })
+            .collect()
     }
 }
 
@@ -163,6 +198,29 @@ mod tests {
         assert_eq!(overlay.merge(0, vec![shop("changed")]), []);
         assert_eq!(overlay.merge(1, vec![gone()]), [shop("changed")]);
         assert_eq!(overlay.merge(0, vec![gone()]), [gone()]);
+    }
+
+    #[test]
+    fn the_place_of_an_object_is_that_of_the_source_which_holds() {
+        let Event::Delete(key) = gone() else {
+            unreachable!("a delete")
+        };
+        let origin = |file: &str| {
+            Some(Origin {
+                file: file.to_owned(),
+                document: 1,
+            })
+        };
+        let mut origins = Origins::new(2);
+        let mut merge = |at, file: Option<Origin>| {
+            let moved = origins.merge(at, std::iter::once((key.clone(), file)));
+            moved.into_iter().next().expect("one for one").1
+        };
+        assert_eq!(merge(0, origin("a.yaml")), origin("a.yaml"));
+        assert_eq!(merge(1, origin("b.yaml")), origin("b.yaml"));
+        assert_eq!(merge(0, origin("c.yaml")), origin("b.yaml"));
+        assert_eq!(merge(1, None), origin("c.yaml"));
+        assert_eq!(merge(0, None), None);
     }
 
     #[test]

@@ -86,6 +86,51 @@ async fn files_become_a_report_and_a_broken_one_names_its_place() {
 }
 
 #[tokio::test]
+async fn a_reference_to_nothing_names_the_place_of_the_object_that_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (manifests, generated) = (
+        directory.path().join("manifests"),
+        directory.path().join("generated"),
+    );
+    fs::create_dir(&manifests).unwrap();
+    fs::create_dir(&generated).unwrap();
+    let write = |text: &str| {
+        // Read when it is finished: by rename, that is.
+        fs::write(directory.path().join("next"), text).unwrap();
+        fs::rename(directory.path().join("next"), manifests.join("shop.yaml")).unwrap();
+    };
+    let policy = "apiVersion: weft.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: cart, namespace: shop}\nspec: {targetRefs: [{group: '', kind: Service, name: cart}]}\n";
+    let space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+    write(&format!("{space}{policy}"));
+    let _running = start(config(directory.path())).await.unwrap();
+    let socket = directory.path().join("status.sock");
+    let places = async || {
+        let report = get(&socket, "/status").await.1;
+        let problems = serde_json::from_slice::<Report>(&report).unwrap().problems;
+        problems
+            .into_iter()
+            .map(|it| {
+                assert_eq!(it.object, "BackendPolicy shop/cart", "{it:?}");
+                assert_eq!(it.field, "spec.targetRefs[0].name", "{it:?}");
+                (it.file, it.document)
+            })
+            .collect::<Vec<_>>()
+    };
+    let place = |file: &std::path::PathBuf, document| vec![(file.display().to_string(), document)];
+    let file = manifests.join("shop.yaml");
+    serve::tests::harness::eventually(async || places().await == place(&file, 2)).await;
+    // The place follows the object, though the object is the same.
+    write(policy);
+    serve::tests::harness::eventually(async || places().await == place(&file, 1)).await;
+    fs::write(generated.join("cart.yaml"), policy).unwrap();
+    let later = generated.join("cart.yaml");
+    serve::tests::harness::eventually(async || places().await == place(&later, 1)).await;
+    write("# nothing\n");
+    fs::remove_file(&later).unwrap();
+    serve::tests::harness::eventually(async || places().await.is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_socket_in_use_and_a_broken_bundle_are_told_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let _running = start(config(directory.path())).await.unwrap();

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     index::Index,
-    model::{FileProblem, Name},
+    model::{FileProblem, Key, Name, Origin},
     report,
     roots::Fingerprint,
     serve::{
@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod changes;
+mod origins;
 mod proxies;
 mod reports;
 
@@ -87,6 +88,7 @@ pub(crate) struct State {
     pods: HashMap<Name, StreamId>,
     certificates: BTreeMap<Name, Certified>,
     file_problems: Vec<FileProblem>,
+    origins: HashMap<Key, Origin>,
     other_problems: BTreeMap<&'static str, report::Problem>,
     synced: bool,
     last_id: u64,
@@ -144,6 +146,7 @@ impl State {
             pods: HashMap::new(),
             certificates: BTreeMap::new(),
             file_problems: Vec::new(),
+            origins: HashMap::new(),
             other_problems: BTreeMap::new(),
             synced: false,
             last_id: 0,

@@ -26,7 +26,7 @@ use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask, Watches};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
-use crate::model::{Event, FileProblem};
+use crate::model::{Event, FileProblem, Moved};
 use memory::Memory;
 use shelf::Shelf;
 use tree::Tree;
@@ -36,6 +36,8 @@ use tree::Tree;
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Update {
     pub(crate) events: Vec<Event>,
+    /// Where objects are written that were written elsewhere, or not at all.
+    pub(crate) moved: Vec<Moved>,
     /// All that are wrong now.
     pub(crate) problems: Vec<FileProblem>,
 }
@@ -108,8 +110,9 @@ impl Source {
             }
         }
         let events = self.shelf.take_events();
+        let moved = self.shelf.take_moved();
         let problems = self.shelf.problems();
-        if events.is_empty() && self.told.as_ref() == Some(&problems) {
+        if events.is_empty() && moved.is_empty() && self.told.as_ref() == Some(&problems) {
             return None;
         }
         for problem in &problems {
@@ -136,7 +139,11 @@ impl Source {
             problems = problems.len(),
             "manifests changed"
         );
-        Some(Update { events, problems })
+        Some(Update {
+            events,
+            moved,
+            problems,
+        })
     }
 }
 

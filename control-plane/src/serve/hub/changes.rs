@@ -71,12 +71,7 @@ impl State {
                 self.judge_again(&pod);
                 names.insert(ResourceName::Workload(pod));
             }
-            Change::Problems(object) => {
-                for it in self.index.problems_of(&object) {
-                    let (field, message, remedy) = (&it.field, &it.message, &it.remedy);
-                    tracing::warn!(%object, field, message, remedy, "an object can't hold as it is");
-                }
-            }
+            Change::Problems(object) => self.warn_of(&object),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     report::{Certificate, Explained, Problem, Proxy, Reject, Report, Resource},
     serve::{
         explain::{self, Unexplained},
-        hub::State,
+        hub::{State, origins},
         resource::Version,
         shelf::World,
         stream::Stream,
@@ -102,9 +102,7 @@ impl State {
     fn problems(&self) -> Vec<Problem> {
         let files = self.file_problems.iter().map(|it| Problem {
             file: it.file.clone(),
-            document: it.document.map_or(0, |at| {
-                u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1)
-            }),
+            document: origins::counted(it.document),
             object: it
                 .object
                 .as_ref()
@@ -114,12 +112,16 @@ impl State {
             message: it.message.clone(),
             remedy: it.remedy.clone(),
         });
-        let objects = self.index.problems().map(|it| Problem {
-            object: it.object.to_string(),
-            field: it.field.clone(),
-            message: it.message.clone(),
-            remedy: it.remedy.clone(),
-            ..Problem::default()
+        let objects = self.index.problems().map(|it| {
+            let (file, document) = self.place_of(&it.object);
+            Problem {
+                file,
+                document,
+                object: it.object.to_string(),
+                field: it.field.clone(),
+                message: it.message.clone(),
+                remedy: it.remedy.clone(),
+            }
         });
         let mut problems: Vec<Problem> = files
             .chain(objects)

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    model::{Event, FileProblem, Key, Name, Object},
+    model::{Event, FileProblem, Key, Moved, Name, Object, Origin},
     sources::manifest::{self, Content, Document, Refusal},
 };
 
@@ -27,6 +27,7 @@ pub(super) struct Shelf {
     /// Files with problems of their own.
     faulty: BTreeSet<String>,
     events: Vec<Event>,
+    moved: Vec<Moved>,
     /// Texts without a fault, and files that are gone.
     good: BTreeMap<String, Option<String>>,
 }
@@ -82,6 +83,11 @@ impl Shelf {
         std::mem::take(&mut self.events)
     }
 
+    /// Since they were last taken.
+    pub(super) fn take_moved(&mut self) -> Vec<Moved> {
+        std::mem::take(&mut self.moved)
+    }
+
     /// Files that are good as they are, with their text, or gone; since they
     /// were last taken.
     pub(super) fn take_good(&mut self) -> BTreeMap<String, Option<String>> {
@@ -128,9 +134,9 @@ impl Shelf {
         keys.extend(file.iter().flat_map(|it| it.objects.keys().cloned()));
         let held: Vec<_> = keys
             .into_iter()
-            .map(|key| (self.effective(&key), key))
+            .map(|key| (self.effective(&key).cloned(), self.origin(&key), key))
             .collect();
-        for (_, key) in &held {
+        for (_, _, key) in &held {
             let claims = self.claims.entry(key.clone()).or_default();
             match file.as_ref().is_some_and(|it| it.objects.contains_key(key)) {
                 true => claims.insert(path.to_owned()),
@@ -150,21 +156,30 @@ impl Shelf {
             Some(file) => self.files.insert(path.to_owned(), file),
             None => self.files.remove(path),
         };
-        for (before, key) in held {
+        for (before, origin, key) in held {
+            let moved = Some(self.origin(&key)).filter(|it| *it != origin);
+            self.moved.extend(moved.map(|to| (key.clone(), to)));
             let after = self.effective(&key);
-            if before == after {
+            if before.as_ref() == after {
                 continue;
             }
-            self.events.push(match after {
-                Some(object) => Event::Apply(object),
-                None => Event::Delete(key),
-            });
+            let event = after.cloned().map_or(Event::Delete(key), Event::Apply);
+            self.events.push(event);
         }
     }
 
-    fn effective(&self, key: &Key) -> Option<Object> {
+    fn effective(&self, key: &Key) -> Option<&Object> {
         let owner = self.claims.get(key)?.first()?;
-        Some(self.files.get(owner)?.objects.get(key)?.object.clone())
+        Some(&self.files.get(owner)?.objects.get(key)?.object)
+    }
+
+    fn origin(&self, key: &Key) -> Option<Origin> {
+        let file = self.claims.get(key)?.first()?;
+        let document = self.files.get(file)?.objects.get(key)?.document;
+        Some(Origin {
+            file: file.clone(),
+            document,
+        })
     }
 }
 
@@ -227,7 +242,8 @@ impl File {
                 };
                 let message = format!(
                     "names {key} again, which document {} is already",
-                    first.document
+                    // As people count.
+                    first.document + 1
                 );
                 (
                     Some(key),

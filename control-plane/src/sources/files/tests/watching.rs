@@ -30,9 +30,41 @@ async fn an_empty_directory_is_told_as_such() {
         world.update().await,
         Update {
             events: vec![],
+            moved: vec![],
             problems: vec![]
         }
     );
+}
+
+#[tokio::test]
+async fn an_object_that_moves_is_the_same_at_another_place() {
+    let mut world = World::with("", |root| {
+        fs::write(root.join("a.yaml"), service("a") + &service("b")).unwrap();
+    });
+    let moved = |update: Update| {
+        let mut moved: Vec<_> = update
+            .moved
+            .into_iter()
+            .map(|(key, to)| {
+                let to = to.map(|it| format!("{} {}", it.file, it.document));
+                (key.name.name, to)
+            })
+            .collect();
+        moved.sort();
+        moved
+    };
+    let at = |name: &str, to: Option<&str>| (name.to_owned(), to.map(str::to_owned));
+    let first = [at("a", Some("a.yaml 0")), at("b", Some("a.yaml 1"))];
+    assert_eq!(moved(world.update().await), first);
+    world.write("a.yaml", &(service("b") + &service("a")));
+    let update = world.update().await;
+    assert_eq!(update.events, []);
+    assert_eq!(
+        moved(update),
+        [at("a", Some("a.yaml 1")), at("b", Some("a.yaml 0"))]
+    );
+    world.write("a.yaml", &service("b"));
+    assert_eq!(moved(world.update().await), [at("a", None)]);
 }
 
 #[tokio::test]
@@ -338,6 +370,7 @@ async fn a_restart_remembers_the_last_good_state_of_what_is_broken() {
         world.update().await,
         Update {
             events: vec![],
+            moved: vec![],
             problems: vec![]
         }
     );
