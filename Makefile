@@ -28,6 +28,7 @@ test-cluster: ## On a real Kubernetes, built and started here, or that of KUBECO
 images: ## Container images as OCI archives, with their SBOMs, in target/images
 	tests/setup.sh build
 	charts/images/build release
+	charts/images/check release
 
 check: ## Format, lints, architecture, documents, generated code, licences
 	tests/setup.sh build

@@ -13,7 +13,7 @@ tests=(nft:nftables mariadbd:mariadb-server nats-server:nats-server wrk:wrk hapr
   openssl:openssl python3:python3
   /usr/lib/python3*/ensurepip:python3-venv ps:procps)
 cluster=(containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins nft:nftables
-  conntrack:conntrack ip:iproute2 nsenter:util-linux openssl:openssl python3:python3 tcpdump:tcpdump)
+  conntrack:conntrack ip:iproute2 nsenter:util-linux openssl:openssl python3:python3 tcpdump:tcpdump buildah:buildah)
 
 case "${1:-test}" in
   build) wanted=("${build[@]}") ;;
