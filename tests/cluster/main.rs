@@ -21,5 +21,7 @@ mod kubernetes;
 mod load;
 mod mesh;
 mod namespace;
+mod outages;
 mod rolling;
+mod routes;
 mod wire;
