@@ -11,6 +11,7 @@ mod run;
 
 mod cluster;
 
+mod admission;
 mod ca;
 mod serve;
 mod sources;

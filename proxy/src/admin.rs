@@ -1,4 +1,5 @@
-//! What the proxy tells about itself: metrics, health, dump; and the drain command.
+//! What the proxy tells about itself: metrics, health, dump; the application's
+//! probes (`admin/probe.rs`); and the drain command.
 //!
 //! Runs on the side runtime, so that a scrape cannot hurt the path's tail.
 //! Three TCP ports answer GET and HEAD alone and change nothing; what changes
@@ -6,14 +7,20 @@
 //! application was tricked into making can't reach. Never shows a key.
 
 mod dump;
+mod probe;
 mod socket;
 
 use std::{
-    convert::Infallible, fmt, io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration,
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    addr::canonical,
     clock::{Epoch, Wall},
     discovery::{Health, Snapshot},
     drain::{self, Phase},
@@ -31,6 +39,9 @@ use crate::{
     telemetry::Registry,
 };
 
+use probe::Answered;
+
+pub(crate) use probe::Probes;
 pub(crate) use socket::drain;
 
 #[derive(Clone, Debug)]
@@ -39,6 +50,10 @@ pub(crate) struct Config {
     pub(crate) health: SocketAddr,
     pub(crate) debug: SocketAddr,
     pub(crate) socket: PathBuf,
+    /// What the application is asked for the kubelet.
+    pub(crate) probes: Probes,
+    /// As on every connection to the application.
+    pub(crate) mark: Option<u32>,
 }
 
 /// A part of the dump that the module which knows it renders.
@@ -73,6 +88,14 @@ pub(crate) struct Bound {
     health: TcpListener,
     debug: TcpListener,
     socket: socket::Listener,
+    probes: Asking,
+}
+
+/// The application, and how it is asked.
+#[derive(Clone, Debug)]
+struct Asking {
+    probes: Rc<Probes>,
+    mark: Option<u32>,
 }
 
 /// Takes the ports and the socket. Needs a tokio runtime.
@@ -81,7 +104,17 @@ pub(crate) struct Bound {
 /// When one of them can't be taken; the message names it.
 pub(crate) async fn bind(config: &Config) -> io::Result<Bound> {
     let listen = async |what: &str, address: SocketAddr| {
-        TcpListener::bind(address).await.map_err(|error| {
+        let bound = match TcpListener::bind(address).await {
+            // A kernel without IPv6: `[::]` means every address that there is.
+            Err(error)
+                if address.ip() == Ipv6Addr::UNSPECIFIED
+                    && error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32) =>
+            {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+            }
+            bound => bound,
+        };
+        bound.map_err(|error| {
             io::Error::new(error.kind(), format!("{what} port {address}: {error}"))
         })
     };
@@ -90,6 +123,10 @@ pub(crate) async fn bind(config: &Config) -> io::Result<Bound> {
         health: listen("health", config.health).await?,
         debug: listen("debug", config.debug).await?,
         socket: socket::Listener::bind(&config.socket)?,
+        probes: Asking {
+            probes: Rc::new(config.probes.clone()),
+            mark: config.mark,
+        },
     })
 }
 
@@ -111,9 +148,9 @@ impl Bound {
     pub(crate) async fn serve(self, sources: Sources) {
         let sources = Rc::new(sources);
         tokio::join!(
-            accept(self.metrics, Rc::clone(&sources), metrics),
-            accept(self.health, Rc::clone(&sources), health),
-            accept(self.debug, Rc::clone(&sources), debug),
+            accept(self.metrics, Rc::clone(&sources), metrics, None),
+            accept(self.health, Rc::clone(&sources), health, Some(self.probes)),
+            accept(self.debug, Rc::clone(&sources), debug, None),
             self.socket.serve(Arc::clone(&sources.control)),
         );
     }
@@ -121,19 +158,22 @@ impl Bound {
 
 type Answer = Response<Full<Bytes>>;
 
-/// More at a time are closed at once; a scraper and a kubelet need one each.
-const MOST_CONNECTIONS: usize = 32;
+/// More at a time are closed at once: a scraper needs one, a kubelet one for
+/// each probe of the pod.
+const MOST_CONNECTIONS: usize = 128;
 
 /// A caller has so long for its request, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn accept(listener: TcpListener, sources: Rc<Sources>, page: fn(&Sources, &str) -> Answer) {
+type Page = fn(&Sources, &str) -> Answer;
+
+async fn accept(listener: TcpListener, sources: Rc<Sources>, page: Page, asking: Option<Asking>) {
     let mut tasks = Tasks::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) if tasks.len() < MOST_CONNECTIONS => {
                 let sources = Rc::clone(&sources);
-                tasks.spawn(connection(stream, sources, page));
+                tasks.spawn(connection(stream, sources, page, asking.clone()));
             }
             Ok(_) => tracing::debug!("admin connection over the limit closed"),
             Err(error) => {
@@ -145,13 +185,25 @@ async fn accept(listener: TcpListener, sources: Rc<Sources>, page: fn(&Sources, 
     }
 }
 
-async fn connection(stream: TcpStream, sources: Rc<Sources>, page: fn(&Sources, &str) -> Answer) {
+async fn connection(stream: TcpStream, sources: Rc<Sources>, page: Page, asking: Option<Asking>) {
+    let Ok(own) = stream.local_addr() else {
+        return; // gone already
+    };
+    let asked = asking.as_ref().map(|it| it.probes.longest());
+    let patience = 2 * PATIENCE + asked.unwrap_or_default();
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = match *request.method() {
-            Method::GET | Method::HEAD => page(&sources, request.uri().path()),
-            _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"),
-        };
-        async { Ok::<_, Infallible>(answer) }
+        let (sources, asking) = (Rc::clone(&sources), asking.clone());
+        async move {
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"));
+            }
+            let path = request.uri().path();
+            let answered = match &asking {
+                Some(it) => it.carry_out(path, request.headers(), own).await,
+                None => None,
+            };
+            answered.unwrap_or_else(|| Ok(page(&sources, path)))
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -159,10 +211,33 @@ async fn connection(stream: TcpStream, sources: Rc<Sources>, page: fn(&Sources, 
         .max_buf_size(16 * 1024)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match time::timeout(2 * PATIENCE, serving).await {
+    match time::timeout(patience, serving).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
         Err(_) => tracing::debug!("admin connection took too long"),
+    }
+}
+
+impl Asking {
+    /// An error ends the connection without an answer.
+    async fn carry_out(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        own: SocketAddr,
+    ) -> Option<io::Result<Answer>> {
+        let address = canonical(own).ip();
+        let answered = self.probes.carry_out(path, headers, address, self.mark);
+        Some(match answered.await? {
+            Answered::Status(status) => Ok(text(status, "as the application answered\n")),
+            Answered::Well => Ok(text(StatusCode::OK, "well\n")),
+            Answered::Badly(why) => {
+                let kind = "text/plain; charset=utf-8";
+                let why = format!("{why}\n").into();
+                Ok(answer(StatusCode::SERVICE_UNAVAILABLE, kind, why))
+            }
+            Answered::Nothing => Err(io::ErrorKind::ConnectionAborted.into()),
+        })
     }
 }
 

@@ -156,15 +156,16 @@ impl Config {
     }
 
     fn read(reader: &mut parse::Reader<'_>) -> Self {
+        let sockets = Sockets::read(reader);
         Self {
             pod: Pod::read(reader),
             control: Control::read(reader),
             listen: Listen::read(reader),
-            sockets: Sockets::read(reader),
             detect: Detect::read(reader),
             http: Http::read(reader),
             pool: Pool::read(reader),
-            admin: admin_config(reader),
+            admin: admin_config(reader, sockets.mark),
+            sockets,
             drain: Drain {
                 grace: reader.duration(&knobs::DRAIN_GRACE),
             },
@@ -254,12 +255,14 @@ impl Pool {
     }
 }
 
-fn admin_config(reader: &mut parse::Reader<'_>) -> admin::Config {
+fn admin_config(reader: &mut parse::Reader<'_>, mark: Option<u32>) -> admin::Config {
     admin::Config {
         metrics: reader.address(&knobs::METRICS_LISTEN),
         health: reader.address(&knobs::HEALTH_LISTEN),
         debug: reader.address(&knobs::DEBUG_LISTEN),
         socket: reader.path(&knobs::ADMIN_SOCKET),
+        probes: reader.parsed(&knobs::PROBES),
+        mark,
     }
 }
 

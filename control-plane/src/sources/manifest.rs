@@ -135,6 +135,27 @@ fn content(value: &Value) -> Content {
     }
 }
 
+/// Whether `value` is a policy of ours, if a good one: what the webhook asks
+/// before an API server keeps it.
+///
+/// # Errors
+/// What the policy says that can't be.
+pub(crate) fn check_policy(value: &Value) -> Result<bool, Refusal> {
+    match content(value) {
+        Content::Object(Object::BackendPolicy(_) | Object::AccessPolicy(_)) => Ok(true),
+        Content::Refused {
+            key: Ok(Key { kind, .. }),
+            refusal,
+        } if matches!(kind, Kind::BackendPolicy | Kind::AccessPolicy) => Err(refusal),
+        // Without a name the API server makes one, or refuses it itself.
+        Content::Refused {
+            key: Err(_),
+            refusal,
+        } => Err(refusal),
+        _ => Ok(false),
+    }
+}
+
 const KINDS: [(Kind, &str); 9] = [
     (Kind::Namespace, "v1"),
     (Kind::Service, "v1"),

@@ -96,6 +96,13 @@ async fn the_dump_holds_the_sections_of_other_modules() {
 fn served<T: Send + 'static>(
     client: impl FnOnce([SocketAddr; 3], PathBuf) -> T + Send + 'static,
 ) -> (T, Phase) {
+    served_with(Probes::default(), client)
+}
+
+fn served_with<T: Send + 'static>(
+    probes: Probes,
+    client: impl FnOnce([SocketAddr; 3], PathBuf) -> T + Send + 'static,
+) -> (T, Phase) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -107,6 +114,8 @@ fn served<T: Send + 'static>(
         health: any,
         debug: any,
         socket: directory.path().join("admin.sock"),
+        probes,
+        mark: None,
     };
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let bound = bind(&config).await.unwrap();
@@ -183,4 +192,26 @@ fn the_socket_of_an_earlier_proxy_is_replaced_and_closed_to_others() {
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
+}
+
+#[test]
+fn a_failed_hook_sees_the_connection_end_and_a_failed_probe_a_503() {
+    use std::io::{Read as _, Write as _};
+    // Nothing listens on port 1.
+    let written = r#"{"token":"t","probes":{
+        "app/pre-stop":{"timeoutSeconds":1,"httpGet":{"port":1}},
+        "app/liveness":{"timeoutSeconds":1,"tcpSocket":{"port":1}}}}"#;
+    let (answers, _) = served_with(written.parse().unwrap(), |[_, health, _], _| {
+        ["pre-stop", "liveness"].map(|kind| {
+            let mut stream = std::net::TcpStream::connect(health).unwrap();
+            let request =
+                format!("GET /probe/app/{kind} HTTP/1.1\r\nhost: x\r\nweft-probe: t\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            let _ended = stream.read_to_string(&mut answer);
+            answer
+        })
+    });
+    assert_eq!(answers[0], "");
+    assert!(answers[1].starts_with("HTTP/1.1 503"), "{}", answers[1]);
 }

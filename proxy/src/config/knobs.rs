@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     LogFilter,
     LogFormat,
     AccessLog,
+    Probes,
 }
 
 impl Kind {
@@ -34,6 +35,7 @@ impl Kind {
             Self::LogFilter => "a log filter such as info or info,weft_proxy=debug",
             Self::LogFormat => "text or json",
             Self::AccessLog => "off, errors or all",
+            Self::Probes => "JSON, as in the annotation `weft.dev/probes`",
         }
     }
 }
@@ -171,17 +173,25 @@ pub(super) const INBOUND_LISTEN: Knob = Knob {
 pub(super) const METRICS_LISTEN: Knob = Knob {
     name: "WEFT_METRICS_LISTEN",
     kind: Kind::Address,
-    default: Some("0.0.0.0:15020"),
+    default: Some("[::]:15020"),
     help: "Prometheus metrics, and nothing else",
-    why: "Prometheus scrapes from outside of the pod.",
+    why: "Prometheus scrapes from outside of the pod; `[::]` takes both families.",
 };
 
 pub(super) const HEALTH_LISTEN: Knob = Knob {
     name: "WEFT_HEALTH_LISTEN",
     kind: Kind::Address,
-    default: Some("0.0.0.0:15021"),
-    help: "Liveness and readiness",
-    why: "The kubelet asks from outside of the pod.",
+    default: Some("[::]:15021"),
+    help: "Liveness and readiness, of the proxy and of the application",
+    why: "The kubelet asks from outside of the pod; `[::]` takes both families.",
+};
+
+pub(super) const PROBES: Knob = Knob {
+    name: "WEFT_PROBES",
+    kind: Kind::Probes,
+    default: Some(""),
+    help: "Probes and hooks of the application that the health port carries out",
+    why: "The injector knows them; without it nothing is rewritten.",
 };
 
 pub(super) const DEBUG_LISTEN: Knob = Knob {
@@ -430,6 +440,7 @@ pub(crate) const ALL: &[Knob] = &[
     INBOUND_LISTEN,
     METRICS_LISTEN,
     HEALTH_LISTEN,
+    PROBES,
     DEBUG_LISTEN,
     ADMIN_SOCKET,
     MAX_CONNECTIONS,

@@ -59,6 +59,11 @@ impl<'a> Reader<'a> {
             .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
+    pub(super) fn parsed<T: FromStr + Default>(&mut self, knob: &Knob) -> T {
+        self.value(knob, |text| text.parse().ok())
+            .unwrap_or_default()
+    }
+
     /// Within `least..=most`.
     pub(super) fn number<T>(&mut self, knob: &Knob, least: T, most: T) -> T
     where

@@ -52,7 +52,7 @@ pub(crate) fn convert(it: &Pod) -> Result<model::Pod, Refusal> {
 }
 
 /// What the label says, of a pod or of its namespace.
-pub(super) fn inject(labels: &Labels) -> Result<Option<bool>, Refusal> {
+pub(crate) fn inject(labels: &Labels) -> Result<Option<bool>, Refusal> {
     match labels.get(INJECT).map(String::as_str) {
         None => Ok(None),
         Some("enabled") => Ok(Some(true)),

@@ -1,0 +1,68 @@
+//! The door of the Kubernetes API: gives pods their proxy, and refuses what the
+//! mesh could not carry.
+//!
+//! `inject` is pure, one function from a pod to a pod; the webhook (`server`,
+//! `review`) and `weft inject` call it alike. `app` starts the server; what it
+//! has to know about a namespace comes through a function that `app` fills.
+//!
+//! Never speaks to the API server, and never takes a pod that it can't make
+//! safe: what it refuses says what to do instead.
+
+pub(crate) mod annotations;
+pub(crate) mod inject;
+pub(crate) mod metrics;
+mod patch;
+mod pod;
+mod probes;
+mod refusals;
+mod resources;
+mod review;
+pub(crate) mod server;
+mod sidecar;
+
+/// Why a pod is not taken: field, reason, remedy; as where manifests are read.
+pub(crate) use crate::sources::manifest::Refusal;
+
+/// What an installation gives to every proxy.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Settings {
+    pub(crate) image: String,
+    pub(crate) pull_policy: String,
+    /// `host:port`, as pods reach it.
+    pub(crate) control_plane: String,
+    pub(crate) trust_domain: String,
+    /// Roots in PEM that a new pod begins with.
+    pub(crate) trust_bundle: String,
+    pub(crate) resources: Resources,
+}
+
+/// As Kubernetes writes quantities.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Resources {
+    pub(crate) cpu_request: String,
+    pub(crate) memory_request: String,
+    /// Where limits are demanded: by the namespace, or by the pod's class.
+    pub(crate) cpu_limit: String,
+    pub(crate) memory_limit: String,
+}
+
+impl Default for Resources {
+    /// What an idle proxy needs, and what a busy one may take.
+    fn default() -> Self {
+        Self {
+            cpu_request: "20m".to_owned(),
+            memory_request: "32Mi".to_owned(),
+            cpu_limit: "500m".to_owned(),
+            memory_limit: "256Mi".to_owned(),
+        }
+    }
+}
+
+/// What has to be known of the pod's namespace.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Namespace {
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    /// A ResourceQuota or LimitRange wants a limit in every container.
+    pub(crate) demands_cpu_limit: bool,
+    pub(crate) demands_memory_limit: bool,
+}
