@@ -11,14 +11,32 @@
 pub(crate) mod annotations;
 pub(crate) mod inject;
 pub(crate) mod metrics;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "`app` starts the webhook once it has keys"
+)]
 mod patch;
 mod pod;
 mod probes;
 mod refusals;
 mod resources;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "`app` starts the webhook once it has keys"
+)]
 mod review;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "`app` starts the webhook once it has keys"
+)]
 pub(crate) mod server;
 mod sidecar;
+pub(crate) mod workload;
+
+pub(crate) use review::token;
 
 /// Why a pod is not taken: field, reason, remedy; as where manifests are read.
 pub(crate) use crate::sources::manifest::Refusal;
@@ -65,4 +83,9 @@ pub(crate) struct Namespace {
     /// A ResourceQuota or LimitRange wants a limit in every container.
     pub(crate) demands_cpu_limit: bool,
     pub(crate) demands_memory_limit: bool,
+}
+
+/// As Kubernetes writes amounts of CPU and memory; more than none.
+pub(crate) fn is_quantity(text: &str) -> bool {
+    resources::amount(text).is_some_and(|it| it > 0)
 }

@@ -11,6 +11,7 @@ use crate::{demo, run};
 
 pub(crate) mod asking;
 mod explain;
+mod inject;
 mod status;
 mod token;
 
@@ -33,6 +34,8 @@ enum Command {
     /// What `demo` runs in its pods.
     #[command(subcommand, hide = true)]
     DemoService(demo::Role),
+    /// Gives the workloads of a manifest their proxy, as the webhook does, without a cluster.
+    Inject(inject::Arguments),
     /// Shows proxies, what they hold, certificates and broken objects.
     Status(status::Arguments),
     /// Says what the mesh would do with a request: service, route, backends, verdict.
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Stage(stage) => run::stage(&stage),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoService(role) => demo::service(&role),
+        Command::Inject(arguments) => inject::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

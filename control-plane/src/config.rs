@@ -4,6 +4,8 @@
 //! Parsed by `main` before anything runs, into what `app` builds from. All that
 //! is wrong is told before the start; nothing else reads the environment.
 
+mod injection;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -13,6 +15,8 @@ use std::{
 use clap::{Parser, ValueEnum};
 
 use crate::{identity, serve::accept::Address};
+
+pub(crate) use injection::Injection;
 
 /// Streams configuration to the proxies of a mesh, and certifies them.
 #[derive(Clone, Debug, Parser)]

@@ -7,9 +7,14 @@ use clap::CommandFactory;
 use prometheus_client::registry::Registry;
 
 use crate::{
+    admission::{
+        self,
+        annotations::{self, Form, Use},
+    },
     cluster,
     config::Config,
     serve::metrics::{Metrics, Reason},
+    sources::manifest::definition,
 };
 
 /// A knob of `weft-control-plane`.
@@ -62,6 +67,9 @@ pub fn metrics() -> Result<Vec<Metric>, std::fmt::Error> {
     metrics.refuse_certificate(Reason::Token);
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    let reviews = admission::metrics::Metrics::new();
+    reviews.count(admission::metrics::Verdict::Injected, 0.0);
+    reviews.register(&mut registry);
     cluster::metrics::Metrics::default().register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -82,4 +90,54 @@ pub fn metrics() -> Result<Vec<Metric>, std::fmt::Error> {
         }
     };
     Ok(kinds.map(metric).collect())
+}
+
+/// The CustomResourceDefinitions, by the name of their file, as YAML.
+///
+/// # Errors
+/// When one can't be written.
+pub fn definitions() -> Result<Vec<(&'static str, String)>, serde_saphyr::ser_error::Error> {
+    let all = definition::all();
+    let yaml = all
+        .into_iter()
+        .map(|(name, it)| Ok((name, serde_saphyr::to_string(&it)?)));
+    yaml.collect()
+}
+
+/// An annotation of pods.
+#[derive(Clone, Debug)]
+pub struct Annotation {
+    pub name: &'static str,
+    /// What its value is.
+    pub form: String,
+    pub help: &'static str,
+    /// The knob of the proxy that it sets.
+    pub knob: Option<&'static str>,
+    /// Nobody else writes it.
+    pub is_written_by_the_mesh: bool,
+    takes: Form,
+}
+
+impl Annotation {
+    /// Whether admission takes `value`.
+    #[must_use]
+    pub fn takes(&self, value: &str) -> bool {
+        self.takes.takes(value)
+    }
+}
+
+#[must_use]
+pub fn annotations() -> Vec<Annotation> {
+    let all = annotations::ALL.iter().map(|it| Annotation {
+        name: it.name,
+        form: it.form.describe(),
+        help: it.help,
+        knob: match it.used {
+            Use::Knob(name) => Some(name),
+            _ => None,
+        },
+        is_written_by_the_mesh: it.used == Use::Written,
+        takes: it.form,
+    });
+    all.collect()
 }

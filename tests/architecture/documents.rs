@@ -25,7 +25,7 @@ fn documents() -> Vec<String> {
     documents
 }
 
-fn should_write() -> bool {
+pub(crate) fn should_write() -> bool {
     #[allow(
         clippy::disallowed_methods,
         reason = "a switch of this test, not a knob"
@@ -34,7 +34,7 @@ fn should_write() -> bool {
 }
 
 /// Compares the table named `name` in `path` with `fresh`, or writes it.
-fn hold(path: &str, name: &str, fresh: &str) {
+pub(crate) fn hold(path: &str, name: &str, fresh: &str) {
     let text = source::read(path);
     let begin = format!("<!-- generated: {name} -->\n");
     let parts = text.split_once(&begin).and_then(|(before, rest)| {

@@ -3,5 +3,6 @@
 
 mod budgets;
 mod documents;
+mod injection;
 mod layers;
 mod source;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::runtime::Tasks;
 
-pub(crate) use review::{Knowing, Webhook, token};
+pub(crate) use review::{Knowing, Webhook};
 
 /// Of all API servers together.
 const CONNECTIONS: usize = 128;
@@ -157,3 +157,6 @@ fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response
 }
+
+#[cfg(test)]
+mod tests;

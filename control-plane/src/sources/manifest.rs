@@ -9,6 +9,8 @@
 
 pub(crate) mod access_policy;
 pub(crate) mod backend_policy;
+pub(crate) mod definition;
+pub(crate) mod document;
 pub(crate) mod endpoint_slice;
 pub(crate) mod http_route;
 pub(crate) mod namespace;
@@ -18,7 +20,6 @@ pub(crate) mod service;
 pub(crate) mod service_range;
 
 mod check;
-mod document;
 mod refusal;
 #[cfg(test)]
 mod tests;

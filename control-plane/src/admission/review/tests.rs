@@ -1,4 +1,7 @@
 use super::*;
+
+mod broken;
+
 use crate::admission::Resources;
 
 fn webhook(has_root: bool) -> Webhook {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Refusal, check};
@@ -30,27 +31,39 @@ pub(crate) struct AccessPolicy {
 /// Who may call the workloads that it is for: deny rules decide first. As soon
 /// as any policy allows something on a port, what none allows is denied.
 /// Policies for one workload add up.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.targetRefs) != has(self.selector)", "message": "say whom it is for: write either targetRefs with the policy's own Namespace, or a selector"},
+    {"rule": "has(self.mtls) || has(self.rules)", "message": "it says nothing: write mtls or rules"},
+]))]
 pub(crate) struct AccessPolicySpec {
     /// Its own namespace: all workloads in it. This or `selector`.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 16))]
     pub(crate) target_refs: Option<Vec<NamespaceTarget>>,
     /// Workloads of its own namespace by their labels. This or `targetRefs`.
     #[serde(default)]
     pub(crate) selector: Option<Selector>,
     /// The workloads' own ports, 1 to 65535. Default: every port.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 64))]
+    #[schemars(inner(range(min = 1, max = 65535)))]
     pub(crate) ports: Option<Vec<i64>>,
     /// Default: as other policies for the workload say, `Permissive` if none does.
     #[serde(default)]
     pub(crate) mtls: Option<Mtls>,
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
     pub(crate) rules: Option<Vec<Rule>>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.kind == 'Namespace'", "message": "an AccessPolicy is for a Namespace: write kind: Namespace, or use selector"},
+    {"rule": "!has(self.group) || self.group == ''", "message": "a Namespace is of the core group: leave group out"},
+]))]
 pub(crate) struct NamespaceTarget {
     /// `""`, the core group.
     #[serde(default)]
@@ -61,14 +74,15 @@ pub(crate) struct NamespaceTarget {
     pub(crate) name: String,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Selector {
     /// All of them.
+    #[schemars(extend("minProperties" = 1))]
     pub(crate) match_labels: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize, JsonSchema)]
 pub(crate) enum Mtls {
     /// Only callers that the mesh has authenticated.
     Strict,
@@ -77,7 +91,7 @@ pub(crate) enum Mtls {
 }
 
 /// All of its conditions; within one list, any entry.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Rule {
     pub(crate) action: Action,
@@ -90,31 +104,45 @@ pub(crate) struct Rule {
     pub(crate) to: Option<To>,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize, JsonSchema)]
 pub(crate) enum Action {
     Allow,
     Deny,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.identities) || has(self.namespaces)", "message": "from is empty: write identities or namespaces, or leave it out for anybody"},
+]))]
 pub(crate) struct From {
     /// SPIFFE IDs, whole: `spiffe://cluster.local/ns/shop/sa/web`.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    #[schemars(inner(regex(pattern = r"^spiffe://[^/]+/ns/[^/]+/sa/[^/]+$")))]
     pub(crate) identities: Option<Vec<String>>,
     /// Of the caller.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    #[schemars(inner(regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")))]
     pub(crate) namespaces: Option<Vec<String>>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.methods) || has(self.pathPrefixes)", "message": "to is empty: write methods or pathPrefixes, or leave it out for anything"},
+]))]
 pub(crate) struct To {
     /// Of HTTP, as on the wire: `GET`.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 64))]
+    #[schemars(inner(regex(pattern = r"^[-!#$%&'*+.^_`|~0-9A-Z]+$")))]
     pub(crate) methods: Option<Vec<String>>,
     /// By segments: `/a` is `/a` and `/a/b`, not `/ab`. In canonical form.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    #[schemars(inner(length(max = 1024), regex(pattern = "^/")))]
     pub(crate) path_prefixes: Option<Vec<String>>,
 }
 

@@ -2,9 +2,11 @@
 //!
 //! The types are the reference of the kind: every field says what it does, its
 //! default and its range. `ranges` holds them, so that no proxy meets a value
-//! that it can't keep.
+//! that it can't keep. The CustomResourceDefinition is made of the types
+//! (`definition`): what they say of a field is what `kubectl explain` shows.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Refusal, check};
@@ -30,11 +32,15 @@ pub(crate) struct BackendPolicy {
 }
 
 /// How proxies call a Service. A field left out means its default.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.retries) || !has(self.retries.perTryTimeout) || !has(self.timeouts) || !has(self.timeouts.request) || duration(self.retries.perTryTimeout) <= duration(self.timeouts.request) || duration(self.timeouts.request) == duration('0s')", "message": "retries.perTryTimeout is longer than timeouts.request, which holds all tries: make it at most as long"},
+]))]
 pub(crate) struct BackendPolicySpec {
     /// The Services that it is for, in its own namespace. Of several policies
     /// for one Service the oldest holds.
+    #[schemars(length(min = 1, max = 16))]
     pub(crate) target_refs: Vec<ServiceTarget>,
     #[serde(default)]
     pub(crate) load_balancing: Option<LoadBalancing>,
@@ -48,8 +54,12 @@ pub(crate) struct BackendPolicySpec {
     pub(crate) timeouts: Option<Timeouts>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.kind == 'Service'", "message": "a BackendPolicy is for Services: write kind: Service"},
+    {"rule": "!has(self.group) || self.group == ''", "message": "a Service is of the core group: leave group out"},
+]))]
 pub(crate) struct ServiceTarget {
     /// `""`, the core group.
     #[serde(default)]
@@ -59,14 +69,14 @@ pub(crate) struct ServiceTarget {
     pub(crate) name: String,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct LoadBalancing {
     /// Default `PeakEwma`.
     pub(crate) algorithm: Algorithm,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize, JsonSchema)]
 pub(crate) enum Algorithm {
     /// The better of two random endpoints, by recent latency and requests in flight.
     PeakEwma,
@@ -77,40 +87,55 @@ pub(crate) enum Algorithm {
 }
 
 /// Takes an endpoint that fails out of the balance, for a time.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.maxEjection) || duration(self.maxEjection) >= duration(has(self.baseEjection) ? self.baseEjection : '5s')", "message": "maxEjection is shorter than baseEjection (5s unless said): make it at least as long"},
+]))]
 pub(crate) struct CircuitBreaking {
     /// So many failures in a row eject an endpoint; 0 ejects none. Default 5, at most 10,000.
+    #[schemars(range(min = 0, max = 10000))]
     pub(crate) consecutive_failures: Option<i64>,
     /// The first time; each further one is longer. Default 5s, 1ms to 1h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) base_ejection: Option<String>,
     /// No time is longer. Default 5m, `baseEjection` to 24h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) max_ejection: Option<String>,
     /// Never more of the Service's endpoints at once, and never the last one.
     /// Default 50, 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
     pub(crate) max_ejected_percent: Option<i64>,
 }
 
 /// What one proxy asks of the Service at once, over all endpoints.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "has(self.requests) || (!has(self.pending) && !has(self.pendingTimeout))", "message": "without requests nobody waits: limit requests, or leave pending and pendingTimeout out"},
+]))]
 pub(crate) struct Limits {
     /// Open connections; what needs one more is refused. Default: no limit; 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1000000))]
     pub(crate) connections: Option<i64>,
     /// Requests in flight. Default: no limit; 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1000000))]
     pub(crate) requests: Option<i64>,
     /// Requests that wait because of `requests`. Default: no limit; 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1000000))]
     pub(crate) pending: Option<i64>,
     /// How long they wait. Default 1s, 1ms to 1h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) pending_timeout: Option<String>,
 }
 
 /// Tries again what failed. Connections refused and requests never sent are
 /// tried again without a policy.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Retries {
     /// Beyond the first try. 1 to 10.
+    #[schemars(range(min = 1, max = 10))]
     pub(crate) attempts: i64,
     /// Which answers.
     pub(crate) on: RetryOn,
@@ -118,6 +143,7 @@ pub(crate) struct Retries {
     #[serde(default)]
     pub(crate) non_idempotent: bool,
     /// Each try. Default: none; 1ms to 24h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) per_try_timeout: Option<String>,
     #[serde(default)]
     pub(crate) backoff: Option<Backoff>,
@@ -126,18 +152,24 @@ pub(crate) struct Retries {
 }
 
 /// At least one of them.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "(has(self.statusCodes) && size(self.statusCodes) > 0) || (has(self.grpcStatuses) && size(self.grpcStatuses) > 0)", "message": "no answer is named that is to be retried: name statusCodes or grpcStatuses"},
+]))]
 pub(crate) struct RetryOn {
     /// 400 to 599.
     #[serde(default)]
+    #[schemars(length(max = 64))]
+    #[schemars(inner(range(min = 400, max = 599)))]
     pub(crate) status_codes: Vec<i64>,
     /// By name (`UNAVAILABLE`) or number (14), without `OK`.
     #[serde(default)]
+    #[schemars(length(max = 16))]
     pub(crate) grpc_statuses: Vec<GrpcStatus>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum GrpcStatus {
     Number(i64),
@@ -145,35 +177,46 @@ pub(crate) enum GrpcStatus {
 }
 
 /// Waits between tries, with jitter, doubling.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.max) || duration(self.max) >= duration(has(self.base) ? self.base : '25ms')", "message": "max is shorter than base (25ms unless said): make it at least as long"},
+]))]
 pub(crate) struct Backoff {
     /// The first. Default 25ms, 1ms to 1m.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) base: Option<String>,
     /// The longest. Default 250ms, `base` to 1h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) max: Option<String>,
 }
 
 /// What all retries to the Service may add to its load.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Budget {
     /// Of the requests of the last ten seconds. Default 20, 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
     pub(crate) percent: Option<i64>,
     /// Always allowed. Default 3, 0 to 10,000.
+    #[schemars(range(min = 0, max = 10000))]
     pub(crate) minimum_per_second: Option<i64>,
 }
 
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Timeouts {
     /// Until an endpoint accepts. Default 5s, 1ms to 1h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) connect: Option<String>,
     /// From the request's end to the answer's beginning. Default: none, up to 24h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) first_byte: Option<String>,
     /// Without a byte in either direction. Default: none, up to 24h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) idle: Option<String>,
     /// From the request's beginning to the answer's end, all tries. Default: none, up to 24h.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     pub(crate) request: Option<String>,
 }
 

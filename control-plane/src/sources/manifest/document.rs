@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::Refusal;
 
-pub(super) struct Raw<'a> {
+pub(crate) struct Raw<'a> {
     /// Of its first line, from 1.
-    pub(super) line: u64,
-    text: &'a str,
+    pub(crate) line: u64,
+    pub(crate) text: &'a str,
 }
 
 /// The documents that hold more than comments.
-pub(super) fn split(text: &str) -> Vec<Raw<'_>> {
+pub(crate) fn split(text: &str) -> Vec<Raw<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 1, 0);
@@ -52,7 +52,7 @@ fn says_something(line: &str) -> bool {
 }
 
 /// Errors name the line in the file.
-pub(super) fn parse(raw: &Raw<'_>) -> Result<Value, (u64, Refusal)> {
+pub(crate) fn parse(raw: &Raw<'_>) -> Result<Value, (u64, Refusal)> {
     // Booleans as Kubernetes' own YAML reads them (`yes`, `on`), so that a file
     // means here what it means there. Snippets would repeat a Secret's content.
     let options = serde_saphyr::options! { with_snippet: false };
