@@ -24,6 +24,7 @@ use crate::{
         metrics::Metrics,
         session::Context as SessionContext,
     },
+    sources::kubernetes,
 };
 
 pub(crate) mod authority;
@@ -87,6 +88,7 @@ impl Running {
 /// What is wrong with the state directory, the bundle or an address.
 pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let (clock, metrics) = (Wall::System, Metrics::new());
+    let source_metrics = kubernetes::metrics::Metrics::new();
     let in_cluster = cluster_metrics::Metrics::default();
     let (trust, elected) = match config.authority {
         None => (Trust::open(&config, clock, &in_cluster)?, None),
@@ -113,10 +115,12 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         config.state_dir.as_deref(),
         &hub,
         &end,
+        &source_metrics,
     ));
     tasks.push(serve(&config, &trust, &hub, &metrics, clock, end).await?);
     tasks.extend(trust.keep(&hub));
-    tasks.extend(looking::start(&config, &hub, (&metrics, &in_cluster), clock).await?);
+    let all_metrics = (&metrics, &in_cluster, &source_metrics);
+    tasks.extend(looking::start(&config, &hub, all_metrics, clock).await?);
     Ok(Running {
         ended,
         elected,

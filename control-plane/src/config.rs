@@ -22,9 +22,9 @@ pub(crate) use injection::Injection;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-control-plane", version)]
 pub struct Config {
-    /// Where objects come from, `files:DIR`; of several, a later one's object replaces an earlier one's
+    /// Where objects come from, `files:DIR` or `kubernetes`; of several, a later one's object replaces an earlier one's
     #[arg(long = "source", env = "WEFT_SOURCE", required = true, value_delimiter = ',', value_parser = source)]
-    pub(crate) sources: Vec<PathBuf>,
+    pub(crate) sources: Vec<Source>,
 
     /// Directory of the root, its key and the token key, made at the first start; needed unless the authority is the cluster's
     #[arg(
@@ -103,10 +103,19 @@ pub(crate) enum AuthorityFrom {
     Kubernetes,
 }
 
-fn source(text: &str) -> Result<PathBuf, String> {
+/// Where objects come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    Files(PathBuf),
+    /// As `KUBECONFIG` or the pod's service account says.
+    Kubernetes,
+}
+
+fn source(text: &str) -> Result<Source, String> {
     match text.split_once(':') {
-        Some(("files", directory)) if !directory.is_empty() => Ok(directory.into()),
-        _ => Err("a source is files:DIR".to_owned()),
+        None if text == "kubernetes" => Ok(Source::Kubernetes),
+        Some(("files", directory)) if !directory.is_empty() => Ok(Source::Files(directory.into())),
+        _ => Err("a source is files:DIR or kubernetes".to_owned()),
     }
 }
 

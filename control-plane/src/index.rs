@@ -14,6 +14,7 @@ mod problems;
 mod ranges;
 mod services;
 mod sets;
+mod slice;
 mod tables;
 #[cfg(test)]
 mod tests;

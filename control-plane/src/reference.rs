@@ -14,7 +14,7 @@ use crate::{
     cluster,
     config::Config,
     serve::metrics::{Metrics, Reason},
-    sources::manifest::definition,
+    sources::{kubernetes, manifest::definition},
 };
 
 /// A knob of `weft-control-plane`.
@@ -71,6 +71,9 @@ pub fn metrics() -> Result<Vec<Metric>, std::fmt::Error> {
     reviews.count(admission::metrics::Verdict::Injected, 0.0);
     reviews.register(&mut registry);
     cluster::metrics::Metrics::default().register(&mut registry);
+    let source = kubernetes::metrics::Metrics::new();
+    source.hear_all();
+    source.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     let kinds = text

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::{
     clock::Wall,
     cluster,
-    config::Config,
+    config::{Config, Source},
     model::Name,
     runtime::{self, Task},
     serve::{
@@ -22,6 +22,7 @@ use crate::{
         hub::{Hub, Stopping},
         metrics::Metrics,
     },
+    sources::kubernetes,
     status::{self, Answer, Answering},
 };
 
@@ -29,7 +30,11 @@ use crate::{
 pub(super) async fn start(
     config: &Config,
     hub: &Hub,
-    (metrics, in_cluster): (&Metrics, &cluster::metrics::Metrics),
+    (metrics, in_cluster, source): (
+        &Metrics,
+        &cluster::metrics::Metrics,
+        &kubernetes::metrics::Metrics,
+    ),
     clock: Wall,
 ) -> anyhow::Result<Vec<Task>> {
     let mut tasks = Vec::new();
@@ -40,9 +45,15 @@ pub(super) async fn start(
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         in_cluster.register(&mut registry);
+        let reads_a_cluster = config.sources.contains(&Source::Kubernetes);
+        let source = reads_a_cluster.then(|| source.clone());
+        if let Some(source) = &source {
+            source.register(&mut registry);
+        }
         let (hub, registry) = (hub.clone(), Arc::new(registry));
-        let answers =
-            Arc::new(move |path: &str, _: &str| health(path, hub.clone(), registry.clone()));
+        let answers = Arc::new(move |path: &str, _: &str| {
+            health(path, hub.clone(), registry.clone(), source.clone())
+        });
         tasks.push(runtime::spawn(status::serve(
             status::Listener::Tcp(listener),
             answers,
@@ -62,7 +73,12 @@ pub(super) async fn start(
     Ok(tasks)
 }
 
-fn health(path: &str, hub: Hub, registry: Arc<Registry>) -> Answering {
+fn health(
+    path: &str,
+    hub: Hub,
+    registry: Arc<Registry>,
+    source: Option<kubernetes::metrics::Metrics>,
+) -> Answering {
     let path = path.to_owned();
     Box::pin(async move {
         match path.as_str() {
@@ -71,7 +87,12 @@ fn health(path: &str, hub: Hub, registry: Arc<Registry>) -> Answering {
                 Ok(true) => Answer::text(StatusCode::OK, "ready\n".to_owned()),
                 Ok(false) => Answer::text(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "waits for the source to be read once\n".to_owned(),
+                    match source.map(|it| it.waiting()) {
+                        Some(kinds) if !kinds.is_empty() => {
+                            format!("waits for {} of the cluster\n", kinds.join(", "))
+                        }
+                        _ => "waits for the source to be read once\n".to_owned(),
+                    },
                 ),
                 Err(stopping) => {
                     Answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("{stopping}\n"))

@@ -1,4 +1,4 @@
-//! From the sources to the hub: several directories as one set of objects.
+//! From the sources to the hub: several of them as one set of objects.
 //!
 //! A later source's object replaces an earlier one's of the same kind and name,
 //! and the earlier one is back when the later is gone. With a single source
@@ -10,78 +10,116 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::select_all};
+use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
+    config::Source,
     model::{Event, FileProblem, Key, Moved, Object, Origin},
     runtime::{self, Task},
     serve::hub::Hub,
-    sources::files::{self, Update},
+    sources::{Update, files, kubernetes},
 };
 
 /// In the state directory the last good text of each file outlives the process.
 /// `end` is told when a directory can be watched no longer: what is served
 /// would grow old without anybody noticing.
 pub(crate) fn start(
-    directories: &[PathBuf],
+    sources: &[Source],
     state: Option<&Path>,
     hub: &Hub,
     end: &watch::Sender<Option<String>>,
+    metrics: &kubernetes::metrics::Metrics,
 ) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut updates = Vec::new();
-    for (at, directory) in directories.iter().enumerate() {
+    for (at, source) in sources.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(16);
         updates.push(
             ReceiverStream::new(receiver)
                 .map(move |update| (at, update))
                 .boxed(),
         );
-        // By position: a source that changes places is read anew in any case.
-        let memory = state.map(|it| it.join("last-good").join(at.to_string()));
-        let (directory, end) = (directory.clone(), end.clone());
-        tasks.push(runtime::spawn(async move {
-            let shown = directory.display().to_string();
-            if let Err(error) = files::watch(directory, memory, sender).await {
-                end.send_replace(Some(format!("watching {shown}: {error}")));
+        let end = end.clone();
+        tasks.push(match source {
+            Source::Files(directory) => {
+                // By position: a source that changes places is read anew in any case.
+                let memory = state.map(|it| it.join("last-good").join(at.to_string()));
+                runtime::spawn(follow_files(directory.clone(), memory, sender, end))
             }
-        }));
+            Source::Kubernetes => runtime::spawn(follow_cluster(metrics.clone(), sender, end)),
+        });
     }
-    let hand_on = hand_on(select_all(updates), directories.to_vec(), hub.clone());
+    let hand_on = hand_on(select_all(updates), sources.to_vec(), hub.clone());
     tasks.push(runtime::spawn(hand_on));
     tasks
 }
 
+async fn follow_files(
+    directory: PathBuf,
+    memory: Option<PathBuf>,
+    updates: mpsc::Sender<Update>,
+    end: watch::Sender<Option<String>>,
+) {
+    let shown = directory.display().to_string();
+    if let Err(error) = files::watch(directory, memory, updates).await {
+        end.send_replace(Some(format!("watching {shown}: {error}")));
+    }
+}
+
+async fn follow_cluster(
+    metrics: kubernetes::metrics::Metrics,
+    updates: mpsc::Sender<Update>,
+    end: watch::Sender<Option<String>>,
+) {
+    match Client::try_default().await {
+        Ok(client) => kubernetes::watch(client, metrics, updates).await,
+        Err(error) => {
+            let why =
+                format!("neither KUBECONFIG nor a service account tells the cluster: {error}");
+            end.send_replace(Some(why));
+        }
+    }
+}
+
 async fn hand_on(
     mut updates: impl StreamExt<Item = (usize, Update)> + Unpin,
-    directories: Vec<PathBuf>,
+    sources: Vec<Source>,
     hub: Hub,
 ) {
-    let mut overlay = Overlay::new(directories.len());
-    let mut origins = Origins::new(directories.len());
-    let mut problems: Vec<Option<Vec<FileProblem>>> = vec![None; directories.len()];
+    let mut overlay = Overlay::new(sources.len());
+    let mut origins = Origins::new(sources.len());
+    let mut problems: Vec<Vec<FileProblem>> = vec![Vec::new(); sources.len()];
+    let mut whole = vec![false; sources.len()];
     while let Some((at, update)) = updates.next().await {
         let events = overlay.merge(at, update.events);
-        let (Some(slot), Some(directory)) = (problems.get_mut(at), directories.get(at)) else {
+        let (Some(slot), Some(is_whole), Some(source)) =
+            (problems.get_mut(at), whole.get_mut(at), sources.get(at))
+        else {
             return;
+        };
+        let shown = |file: String| match source {
+            Source::Files(directory) => directory.join(file).display().to_string(),
+            Source::Kubernetes => file,
         };
         let moved = update.moved.into_iter().map(|(key, origin)| {
             let origin = origin.map(|it| Origin {
-                file: directory.join(it.file).display().to_string(),
+                file: shown(it.file.clone()),
                 ..it
             });
             (key, origin)
         });
         let moved = origins.merge(at, moved);
-        let named = |mut it: FileProblem| {
-            it.file = directory.join(&it.file).display().to_string();
-            it
+        let named = |it: FileProblem| FileProblem {
+            file: shown(it.file.clone()),
+            ..it
         };
-        *slot = Some(update.problems.into_iter().map(named).collect());
+        *slot = update.problems.into_iter().map(named).collect();
+        *is_whole |= update.is_whole;
         // Everyone has been read once.
-        let synced = problems.iter().all(Option::is_some);
-        let all: Vec<FileProblem> = problems.iter().flatten().flatten().cloned().collect();
+        let synced = whole.iter().all(|it| *it);
+        let all: Vec<FileProblem> = problems.iter().flatten().cloned().collect();
         let told = hub.ask(move |state| {
             // First, so that what is logged of the events has its place.
             state.set_origins(moved);

@@ -26,23 +26,13 @@ use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask, Watches};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
-use crate::model::{Event, FileProblem, Moved};
+use crate::{model::FileProblem, sources::Update};
 use memory::Memory;
 use shelf::Shelf;
 use tree::Tree;
 
-/// What has changed below the directory. The first one, empty or not, is the
-/// whole of it: whoever has it has all there is.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Update {
-    pub(crate) events: Vec<Event>,
-    /// Where objects are written that were written elsewhere, or not at all.
-    pub(crate) moved: Vec<Moved>,
-    /// All that are wrong now.
-    pub(crate) problems: Vec<FileProblem>,
-}
-
-/// Watches until the receiver is gone. A directory that doesn't exist is waited
+/// The first update, empty or not, is the whole of it. Watches until the
+/// receiver is gone. A directory that doesn't exist is waited
 /// for, and one that has vanished keeps its last state until it is back. In
 /// `memory`, a directory of this source's own, the last good texts outlive the
 /// process.
@@ -143,6 +133,7 @@ impl Source {
             events,
             moved,
             problems,
+            is_whole: true,
         })
     }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::model::{Key, Kind, Name, Object};
+use crate::model::{Event, Key, Kind, Name, Object};
 
 /// A directory and who watches it.
 struct World {

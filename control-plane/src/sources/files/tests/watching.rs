@@ -31,7 +31,8 @@ async fn an_empty_directory_is_told_as_such() {
         Update {
             events: vec![],
             moved: vec![],
-            problems: vec![]
+            problems: vec![],
+            is_whole: true,
         }
     );
 }
@@ -371,7 +372,8 @@ async fn a_restart_remembers_the_last_good_state_of_what_is_broken() {
         Update {
             events: vec![],
             moved: vec![],
-            problems: vec![]
+            problems: vec![],
+            is_whole: true,
         }
     );
 }

@@ -1,0 +1,235 @@
+//! What is read of a cluster, and what becomes of each object: a row per watch.
+//!
+//! Before `told`. The types are `manifest`'s; here is only what differs from a
+//! file: fields that a newer API server has and we don't know are no slips of
+//! the pen, and of what is not the mesh's nothing is kept.
+//!
+//! Pods are two rows. Those that the webhook has given a proxy are read whole;
+//! of all others it matters only that they have none: an endpoint whose pod is
+//! unknown is left out, since it may be one that must not be called in plaintext.
+
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    model::{self, Kind, Name, Object},
+    sources::manifest::{
+        self, Refusal, endpoint_slice, namespace, node, pod, service, service_range,
+    },
+};
+
+/// One watch.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// In metrics and logs.
+    pub(super) label: &'static str,
+    pub(super) kind: Kind,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    /// By labels; empty: all of them.
+    pub(super) selector: &'static str,
+    pub(super) metadata_only: bool,
+    /// Not of every cluster: asked for, and waited for, before it is read.
+    pub(super) is_optional: bool,
+}
+
+/// In the order in which the first read is told: what others refer to comes
+/// first, so that little is joined twice.
+pub(super) const WATCHED: [Watched; 10] = [
+    row("namespaces", Kind::Namespace, "", "v1"),
+    row("nodes", Kind::Node, "", "v1"),
+    Watched {
+        is_optional: true,
+        ..row(
+            "servicecidrs",
+            Kind::ServiceRange,
+            "networking.k8s.io",
+            "v1",
+        )
+    },
+    Watched {
+        selector: "weft.dev/injected=true",
+        ..row("pods", Kind::Pod, "", "v1")
+    },
+    Watched {
+        label: "unmeshed-pods",
+        selector: "weft.dev/injected!=true",
+        metadata_only: true,
+        ..row("pods", Kind::Pod, "", "v1")
+    },
+    row("services", Kind::Service, "", "v1"),
+    row(
+        "endpointslices",
+        Kind::EndpointSlice,
+        "discovery.k8s.io",
+        "v1",
+    ),
+    custom("httproutes", Kind::HttpRoute, GATEWAY, "v1"),
+    custom(
+        "backendpolicies",
+        Kind::BackendPolicy,
+        "weft.dev",
+        "v1alpha1",
+    ),
+    custom("accesspolicies", Kind::AccessPolicy, "weft.dev", "v1alpha1"),
+];
+
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+const fn row(
+    plural: &'static str,
+    kind: Kind,
+    group: &'static str,
+    version: &'static str,
+) -> Watched {
+    Watched {
+        label: plural,
+        kind,
+        group,
+        version,
+        plural,
+        selector: "",
+        metadata_only: false,
+        is_optional: false,
+    }
+}
+
+/// Of a CRD, which may not be there yet.
+const fn custom(
+    plural: &'static str,
+    kind: Kind,
+    group: &'static str,
+    version: &'static str,
+) -> Watched {
+    Watched {
+        is_optional: true,
+        ..row(plural, kind, group, version)
+    }
+}
+
+impl Watched {
+    /// Of the group and version, where the API server says what it has.
+    pub(super) fn group_path(&self) -> String {
+        match self.group {
+            "" => format!("/api/{}", self.version),
+            group => format!("/apis/{group}/{}", self.version),
+        }
+    }
+
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.group_path(), self.plural)
+    }
+
+    pub(super) const fn plural(&self) -> &'static str {
+        self.plural
+    }
+
+    /// The object, or nothing where it is not the mesh's.
+    pub(super) fn decode(&self, mut value: Value) -> Result<Option<Object>, Refusal> {
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        Ok(Some(match self.kind {
+            Kind::Namespace => Object::Namespace(namespace::convert(&typed::<Namespace>(value)?)?),
+            Kind::Node => Object::Node(node::convert(&typed::<Node>(value)?)?),
+            Kind::ServiceRange => {
+                Object::ServiceRange(service_range::convert(&typed::<ServiceCIDR>(value)?)?)
+            }
+            Kind::Service => Object::Service(service::convert(&typed::<Service>(value)?)?),
+            Kind::Pod if self.metadata_only => Object::Pod(without_proxy(&value)),
+            Kind::Pod => Object::Pod(model::Pod {
+                // The webhook's label selected it: whatever labels say by now,
+                // this pod was given a proxy.
+                inject: Some(true),
+                ..pod::convert(&typed::<Pod>(value)?)?
+            }),
+            Kind::EndpointSlice if !has_addresses(&value) => return Ok(None),
+            Kind::EndpointSlice => {
+                Object::EndpointSlice(endpoint_slice::convert(&typed::<EndpointSlice>(value)?)?)
+            }
+            Kind::HttpRoute if !is_for_a_service(&value) => return Ok(None),
+            // Strict, as in a file: half of a route would be another route.
+            Kind::HttpRoute | Kind::BackendPolicy | Kind::AccessPolicy => {
+                manifest::object(self.kind, &as_written(value))?
+            }
+        }))
+    }
+}
+
+/// Without what the API server and controllers add, which may be newer than we
+/// are.
+fn as_written(mut value: Value) -> Value {
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|field, _| METADATA.contains(&field.as_str()));
+    }
+    value
+}
+
+const METADATA: [&str; 7] = [
+    "name",
+    "namespace",
+    "uid",
+    "generation",
+    "creationTimestamp",
+    "labels",
+    "annotations",
+];
+
+/// Fields that we don't know are left out: they are newer than we are.
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "" } else { path.as_str() };
+        Refusal::new(field, error.inner().to_string(), "correct the field")
+    })
+}
+
+/// A name is no address, and a slice that is no Service's is somebody else's.
+fn has_addresses(value: &Value) -> bool {
+    let is_of_service = value
+        .pointer("/metadata/labels")
+        .and_then(|it| it.get("kubernetes.io/service-name"))
+        .is_some();
+    is_of_service && text(value, "/addressType") != "FQDN"
+}
+
+/// Routes of gateways are not ours to judge.
+fn is_for_a_service(value: &Value) -> bool {
+    let parents = value.pointer("/spec/parentRefs").and_then(Value::as_array);
+    let is_service =
+        |it: &Value| text(it, "/kind") == "Service" && matches!(text(it, "/group"), "" | "core");
+    parents.into_iter().flatten().any(is_service)
+}
+
+/// That it has none is all that is kept: its addresses are its slices' word.
+fn without_proxy(value: &Value) -> model::Pod {
+    model::Pod {
+        name: name(value),
+        uid: text(value, "/metadata/uid").to_owned(),
+        inject: Some(false),
+        terminating: value.pointer("/metadata/deletionTimestamp").is_some(),
+        weight: 1,
+        ..model::Pod::default()
+    }
+}
+
+pub(super) fn name(value: &Value) -> Name {
+    Name::new(
+        text(value, "/metadata/namespace"),
+        text(value, "/metadata/name"),
+    )
+}
+
+pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    let found = value.pointer(pointer).and_then(Value::as_str);
+    found.unwrap_or_default()
+}

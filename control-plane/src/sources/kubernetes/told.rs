@@ -1,0 +1,175 @@
+//! What has been told of one kind's objects, so that what is read again tells
+//! only what differs.
+//!
+//! Between `reflect`, which says what it sees, and `merge`. An object that can't
+//! be taken changes nothing: it becomes a problem, and what was told of it holds.
+//! What a whole read doesn't show any more is gone.
+//!
+//! Pure: values in, news out.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::kinds::{self, Watched};
+use crate::model::{Event, FileProblem, Key, Name};
+
+/// What `merge` hears of one kind.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Which row of the table.
+    pub(super) at: usize,
+    pub(super) events: Vec<Event>,
+    /// What is wrong with an object now; `None`: nothing any more.
+    pub(super) problems: Vec<(Name, Option<FileProblem>)>,
+    /// Everything that there was has been told.
+    pub(super) is_whole: bool,
+}
+
+impl News {
+    pub(super) fn len(&self) -> usize {
+        self.events.len() + self.problems.len()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Told {
+    watched: &'static Watched,
+    at: usize,
+    /// The number of this read.
+    round: u32,
+    objects: HashMap<Name, Entry>,
+    refused: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// The one that was looked at last, whatever became of it.
+    version: Box<str>,
+    seen: u32,
+    is_told: bool,
+    is_refused: bool,
+}
+
+impl Told {
+    pub(super) fn new(at: usize, watched: &'static Watched) -> Self {
+        Self {
+            watched,
+            at,
+            round: 0,
+            objects: HashMap::new(),
+            refused: 0,
+        }
+    }
+
+    pub(super) fn news(&self) -> News {
+        News {
+            at: self.at,
+            ..News::default()
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Those among them that can't be taken as they are.
+    pub(super) const fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// A whole read begins.
+    pub(super) const fn begin(&mut self) {
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// It has ended: what it didn't show is gone.
+    pub(super) fn end(&mut self, news: &mut News) {
+        let gone: Vec<Name> = self
+            .objects
+            .iter()
+            .filter(|(_, entry)| entry.seen != self.round)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.forget(&name, news);
+        }
+    }
+
+    pub(super) fn apply(&mut self, value: Value, news: &mut News) {
+        let name = kinds::name(&value);
+        let version: Box<str> = kinds::text(&value, "/metadata/resourceVersion").into();
+        let (mut is_told, mut was_refused) = (false, false);
+        if let Some(entry) = self.objects.get_mut(&name) {
+            entry.seen = self.round;
+            if entry.version == version && !version.is_empty() {
+                return;
+            }
+            (is_told, was_refused) = (entry.is_told, entry.is_refused);
+        }
+        let decoded = self.watched.decode(value);
+        let is_refused = decoded.is_err();
+        match decoded {
+            Ok(Some(object)) => {
+                is_told = true;
+                news.events.push(Event::Apply(object));
+            }
+            Ok(None) => {
+                if is_told {
+                    news.events.push(Event::Delete(self.key(&name)));
+                }
+                is_told = false;
+            }
+            Err(refusal) => {
+                let key = self.key(&name);
+                let (field, message, remedy) = (&refusal.field, &refusal.message, &refusal.remedy);
+                tracing::warn!(object = %key, field, message, remedy, "an object can't be taken: its last good state holds");
+                let problem = FileProblem {
+                    file: String::new(),
+                    document: None,
+                    line: 0,
+                    object: Some(key),
+                    field: refusal.field,
+                    message: refusal.message,
+                    remedy: refusal.remedy,
+                };
+                news.problems.push((name.clone(), Some(problem)));
+            }
+        }
+        if was_refused && !is_refused {
+            news.problems.push((name.clone(), None));
+        }
+        self.refused = self.refused + usize::from(is_refused) - usize::from(was_refused);
+        let entry = Entry {
+            version,
+            seen: self.round,
+            is_told,
+            is_refused,
+        };
+        self.objects.insert(name, entry);
+    }
+
+    pub(super) fn delete(&mut self, value: &Value, news: &mut News) {
+        self.forget(&kinds::name(value), news);
+    }
+
+    fn forget(&mut self, name: &Name, news: &mut News) {
+        let Some(entry) = self.objects.remove(name) else {
+            return;
+        };
+        if entry.is_told {
+            news.events.push(Event::Delete(self.key(name)));
+        }
+        if entry.is_refused {
+            self.refused -= 1;
+            news.problems.push((name.clone(), None));
+        }
+    }
+
+    fn key(&self, name: &Name) -> Key {
+        Key {
+            kind: self.watched.kind,
+            name: name.clone(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What is asked of the API server: whether it has a kind, a page of a list,
+//! the lines of a watch.
+//!
+//! Below `reflect`, which decides what to ask and what an answer means. Every
+//! wait is bounded here, but for the next line: how long that may take is
+//! `reflect`'s to say. Knows kube's client, not what objects mean.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use kube::{
+    Client,
+    api::{ListParams, WatchParams},
+    client::Body,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::kinds::Watched;
+
+/// Why nothing, or no more, came.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the API server has no such kind")]
+    Absent,
+    #[error("the version to go on from is too old")]
+    Expired,
+    /// The question, not the moment, was wrong.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("no event and no bookmark for {} seconds", .0.as_secs())]
+    Silent(Duration),
+    #[error("the control plane is stopping")]
+    Stopping,
+}
+
+/// Objects, and where to go on.
+pub(super) struct Page {
+    pub(super) version: String,
+    /// Empty: this was the last.
+    pub(super) next: String,
+    pub(super) objects: Vec<Value>,
+}
+
+/// Something that a watch says.
+pub(super) enum Line {
+    Applied(Value),
+    Deleted(Value),
+    /// All that happened until this version was told.
+    Mark {
+        version: String,
+        /// What there was at the beginning was told.
+        is_whole: bool,
+    },
+}
+
+/// Objects on one page.
+const PAGE: u32 = 500;
+/// Until the head of an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Until the end of a page.
+const BODY: Duration = Duration::from_secs(60);
+/// Of one object. etcd takes 1.5 MiB; JSON may be longer.
+const LONGEST_LINE: usize = 16 << 20;
+/// Of an error.
+const LONGEST_ERROR: usize = 64 << 10;
+
+/// # Errors
+/// When there was no answer.
+pub(super) async fn is_served(client: &Client, watched: &Watched) -> Result<bool, Fault> {
+    #[derive(Deserialize)]
+    struct Resources {
+        resources: Vec<Resource>,
+    }
+    #[derive(Deserialize)]
+    struct Resource {
+        name: String,
+    }
+    let request = Request::get(watched.group_path()).body(Vec::new());
+    let request = request.map_err(|error| Fault::Failed(error.to_string()))?;
+    let response = match ask(client, request).await {
+        Err(Fault::Absent) => return Ok(false),
+        other => other?,
+    };
+    let all: Resources = whole(response).await?;
+    Ok(all.resources.iter().any(|it| it.name == watched.plural()))
+}
+
+/// # Errors
+/// When there was no page.
+pub(super) async fn page(client: &Client, watched: &Watched, next: &str) -> Result<Page, Fault> {
+    #[derive(Deserialize)]
+    struct List {
+        metadata: Metadata,
+        #[serde(default)]
+        items: Vec<Value>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "resourceVersion")]
+        version: String,
+        #[serde(default, rename = "continue")]
+        next: String,
+    }
+    let mut parameters = ListParams::default().limit(PAGE);
+    parameters.label_selector = selector(watched);
+    parameters.continue_token = (!next.is_empty()).then(|| next.to_owned());
+    let request = kube::core::Request::new(watched.path()).list(&parameters);
+    let request = request.map_err(|error| Fault::Failed(error.to_string()))?;
+    let response = ask(client, accepting(request, watched, "List")).await?;
+    let list: List = whole(response).await?;
+    Ok(Page {
+        version: list.metadata.version,
+        next: list.metadata.next,
+        objects: list.items,
+    })
+}
+
+/// From `version` on, or with all that there is first.
+///
+/// # Errors
+/// When nothing can be watched.
+pub(super) async fn watch(
+    client: &Client,
+    watched: &Watched,
+    version: Option<&str>,
+) -> Result<Lines, Fault> {
+    let parameters = WatchParams {
+        label_selector: selector(watched),
+        send_initial_events: version.is_none(),
+        ..WatchParams::default()
+    };
+    let request = kube::core::Request::new(watched.path());
+    let request = request.watch(&parameters, version.unwrap_or_default());
+    let request = request.map_err(|error| Fault::Failed(error.to_string()))?;
+    let response = ask(client, accepting(request, watched, "")).await?;
+    Ok(Lines {
+        body: response.into_body(),
+        held: BytesMut::new(),
+        scanned: 0,
+    })
+}
+
+fn selector(watched: &Watched) -> Option<String> {
+    (!watched.selector.is_empty()).then(|| watched.selector.to_owned())
+}
+
+fn accepting(mut request: Request<Vec<u8>>, watched: &Watched, list: &str) -> Request<Vec<u8>> {
+    let accept = match (watched.metadata_only, list) {
+        (false, _) => HeaderValue::from_static("application/json"),
+        (true, "") => {
+            HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+        }
+        (true, _) => HeaderValue::from_static(
+            "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        ),
+    };
+    request.headers_mut().insert(header::ACCEPT, accept);
+    request
+}
+
+async fn ask(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Body>, Fault> {
+    let answer = timeout(ANSWER, client.send(request.map(Body::from))).await;
+    let response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(Fault::Failed(error.to_string())),
+        Err(_) => return Err(Fault::Failed("no answer in time".to_owned())),
+    };
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            text.extend_from_slice(frame.data_ref().map_or(&[][..], |it| it));
+            if text.len() > LONGEST_ERROR {
+                break;
+            }
+        }
+    };
+    let _as_much_as_came = timeout(ANSWER, read).await;
+    let said: Option<Value> = serde_json::from_slice(&text).ok();
+    let message = said.as_ref().and_then(|it| it.get("message")?.as_str());
+    Err(fault(status, message.unwrap_or_default()))
+}
+
+fn fault(status: StatusCode, message: &str) -> Fault {
+    let said = || format!("{}: {message}", status.as_u16());
+    match status {
+        StatusCode::NOT_FOUND => Fault::Absent,
+        StatusCode::GONE => Fault::Expired,
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Fault::Refused(said()),
+        _ => Fault::Failed(said()),
+    }
+}
+
+async fn whole<T: serde::de::DeserializeOwned>(response: Response<Body>) -> Result<T, Fault> {
+    let body = timeout(BODY, response.into_body().collect()).await;
+    let body = body.map_err(|_| Fault::Failed("the answer did not end in time".to_owned()))?;
+    let body = body.map_err(|error| Fault::Failed(error.to_string()))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| Fault::Failed(error.to_string()))
+}
+
+/// A watch that is open.
+pub(super) struct Lines {
+    body: Body,
+    held: BytesMut,
+    /// So many bytes of `held` have no end of line.
+    scanned: usize,
+}
+
+impl Lines {
+    /// `None`: the API server has ended it, as it does after some minutes.
+    ///
+    /// # Errors
+    /// When the watch can't go on.
+    pub(super) async fn next(&mut self) -> Result<Option<Line>, Fault> {
+        loop {
+            let unscanned = self.held.get(self.scanned..).unwrap_or_default();
+            if let Some(length) = unscanned.iter().position(|it| *it == b'\n') {
+                let line = self.held.split_to(self.scanned + length + 1);
+                self.scanned = 0;
+                return parse(&line).map(Some);
+            }
+            self.scanned = self.held.len();
+            if self.scanned > LONGEST_LINE {
+                return Err(Fault::Failed("a line without an end".to_owned()));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    let data = frame.data_ref().map_or(&[][..], |it| it);
+                    self.held.extend_from_slice(data);
+                }
+                Some(Err(error)) => return Err(Fault::Failed(error.to_string())),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Line, Fault> {
+    #[derive(Deserialize)]
+    struct Event {
+        r#type: String,
+        object: Value,
+    }
+    let Event { r#type, object } =
+        serde_json::from_slice(line).map_err(|error| Fault::Failed(error.to_string()))?;
+    let version = || super::kinds::text(&object, "/metadata/resourceVersion").to_owned();
+    match r#type.as_str() {
+        "ADDED" | "MODIFIED" => Ok(Line::Applied(object)),
+        "DELETED" => Ok(Line::Deleted(object)),
+        "BOOKMARK" => Ok(Line::Mark {
+            version: version(),
+            is_whole: object
+                .pointer("/metadata/annotations")
+                .and_then(|it| it.get("k8s.io/initial-events-end"))
+                .is_some(),
+        }),
+        _ => {
+            let code = object.get("code").and_then(Value::as_u64);
+            let code = code.and_then(|it| u16::try_from(it).ok());
+            let status = code.and_then(|it| StatusCode::from_u16(it).ok());
+            let message = super::kinds::text(&object, "/message");
+            Err(fault(
+                status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                message,
+            ))
+        }
+    }
+}
