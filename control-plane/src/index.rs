@@ -12,12 +12,14 @@ mod dirty;
 mod endpoints;
 mod problems;
 mod ranges;
+mod routes;
 mod services;
 mod sets;
 mod slice;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 mod workloads;
 
 use std::{
@@ -27,7 +29,7 @@ use std::{
 
 use crate::model::{
     BackendName, Change, Endpoint, Event, Key, Meaning, Name, Problem, ResolvedService,
-    ResolvedWorkload,
+    ResolvedWorkload, Verdict,
 };
 use dirty::Dirty;
 use ranges::Ranges;
@@ -39,6 +41,7 @@ pub struct Index {
     tables: Tables,
     joined: HashMap<Name, Joined>,
     problems: BTreeMap<Key, Vec<Problem>>,
+    verdicts: BTreeMap<Key, Verdict>,
 }
 
 /// A Service's endpoints, and which candidate brought which.
@@ -149,6 +152,17 @@ impl Index {
         self.problems.get(object).map_or(&[], Vec::as_slice)
     }
 
+    /// What is answered to a route or a policy. `None`: it is gone, or not ours
+    /// to answer.
+    pub fn verdict(&self, object: &Key) -> Option<&Verdict> {
+        self.verdicts.get(object)
+    }
+
+    /// All of them.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&Key, &Verdict)> {
+        self.verdicts.iter()
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &Name> {
         self.tables.services.keys()
     }
@@ -174,21 +188,32 @@ impl Index {
         for (service, candidate) in dirty.candidates {
             self.rejoin(&service, &candidate, &mut changes);
         }
-        for key in dirty.problems {
-            let now = problems::of(&self.tables, &key);
-            if now.as_slice() == self.problems_of(&key) {
-                continue;
-            }
-            match now.is_empty() {
-                true => self.problems.remove(&key),
-                false => self.problems.insert(key.clone(), now),
-            };
-            changes.push(Change::Problems(key));
+        for key in dirty.judged {
+            self.judge(key, &mut changes);
         }
         changes.extend(dirty.addresses.into_iter().map(Change::Address));
         changes.extend(dirty.ips.into_iter().map(Change::Ip));
         changes.extend(dirty.workloads.into_iter().map(Change::Workload));
         changes
+    }
+
+    fn judge(&mut self, key: Key, changes: &mut Vec<Change>) {
+        let problems = problems::of(&self.tables, &key);
+        if problems.as_slice() != self.problems_of(&key) {
+            match problems.is_empty() {
+                true => self.problems.remove(&key),
+                false => self.problems.insert(key.clone(), problems),
+            };
+            changes.push(Change::Problems(key.clone()));
+        }
+        let verdict = verdicts::of(&self.tables, &key);
+        if verdict.as_ref() != self.verdicts.get(&key) {
+            match verdict {
+                None => self.verdicts.remove(&key),
+                Some(verdict) => self.verdicts.insert(key.clone(), verdict),
+            };
+            changes.push(Change::Verdict(key));
+        }
     }
 
     /// The Service has other ports, or its candidates are others altogether.

@@ -1,8 +1,9 @@
 //! Workloads, services, routes and policies as the mesh sees them.
 //!
-//! Plain types, std only. Sources make them from manifests (here, and routes and
-//! policies in `policy`), `index` joins them, `serve` renders what `index`
-//! joined (`resolved`). Never parses, never waits.
+//! Plain types, std only. Sources make them from manifests (here, routes in
+//! `route`, policies in `policy`), `index` joins them, `serve` renders what
+//! `index` joined (`resolved`), and what it judged (`verdict`) is written back.
+//! Never parses, never waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,15 +14,22 @@ use std::{
 mod origin;
 mod policy;
 mod resolved;
+mod route;
+mod verdict;
 
 pub use origin::{Moved, Origin};
 pub use policy::{
-    AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, BackendRef,
-    HttpRoute, LoadBalancing, Match, Parent, PathMatch, Rule,
+    AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, LoadBalancing,
 };
 pub use resolved::{
     Change, Endpoint, Meaning, ResolvedAccess, ResolvedPort, ResolvedService, ResolvedWorkload,
 };
+pub use route::{
+    BackendRef, Broken, Cors, Destination, Filter, GrpcMatch, HeaderModifier, Match, Mirror,
+    Parent, PathMatch, PathModifier, Redirect, Refused, Rewrite, Route, RouteKind, RouteRetry,
+    Rule, TextMatch,
+};
+pub use verdict::{CONTROLLER, Condition, ConditionKind, Entry, Reason, Reference, Verdict};
 
 /// "namespace/name".
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -88,6 +96,7 @@ pub enum Kind {
     EndpointSlice,
     Pod,
     HttpRoute,
+    GrpcRoute,
     BackendPolicy,
     AccessPolicy,
     Node,
@@ -102,6 +111,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
             Self::BackendPolicy => "BackendPolicy",
             Self::AccessPolicy => "AccessPolicy",
             Self::Node => "Node",
@@ -117,7 +127,7 @@ pub enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),
     Pod(Pod),
-    HttpRoute(HttpRoute),
+    Route(Route),
     BackendPolicy(BackendPolicyObject),
     AccessPolicy(AccessPolicy),
     Node(Node),
@@ -131,7 +141,7 @@ impl Object {
             Self::Service(it) => (Kind::Service, it.name.clone()),
             Self::EndpointSlice(it) => (Kind::EndpointSlice, it.name.clone()),
             Self::Pod(it) => (Kind::Pod, it.name.clone()),
-            Self::HttpRoute(it) => (Kind::HttpRoute, it.name.clone()),
+            Self::Route(it) => (it.kind.into(), it.name.clone()),
             Self::BackendPolicy(it) => (Kind::BackendPolicy, it.name.clone()),
             Self::AccessPolicy(it) => (Kind::AccessPolicy, it.name.clone()),
             Self::Node(it) => (Kind::Node, Name::new("", &it.name)),

@@ -16,8 +16,8 @@ use super::{
     tables::{Reference, Slice, Tables, owned_addresses},
 };
 use crate::model::{
-    AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, HttpRoute, Key, Kind, Name,
-    Namespace, Node, Object, Pod, Service,
+    AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, Key, Kind, Name, Namespace,
+    Node, Object, Pod, Route, Service,
 };
 
 #[derive(Debug, Default)]
@@ -30,7 +30,8 @@ pub(super) struct Dirty {
     /// To be joined anew, and announced where that differs.
     pub(super) shapes: BTreeSet<Name>,
     pub(super) candidates: BTreeSet<(Name, Reference)>,
-    pub(super) problems: BTreeSet<Key>,
+    /// What can't hold of these, and what is answered to them.
+    pub(super) judged: BTreeSet<Key>,
 }
 
 impl Dirty {
@@ -48,7 +49,7 @@ impl Dirty {
             }
             (Object::EndpointSlice(it), _) => self.slice(tables, it, None),
             (Object::Pod(it), _) => self.pod(tables, it),
-            (Object::HttpRoute(it), _) => self.route(it),
+            (Object::Route(it), _) => self.route(tables, it),
             (Object::BackendPolicy(it), _) => self.backend_policy(tables, it),
             (Object::AccessPolicy(it), _) => self.access_policy(tables, it),
             (Object::Node(it), Some(Object::Node(other))) if it.zone == other.zone => {}
@@ -59,7 +60,7 @@ impl Dirty {
     }
 
     fn problem(&mut self, kind: Kind, name: &Name) {
-        self.problems.insert(Key {
+        self.judged.insert(Key {
             kind,
             name: name.clone(),
         });
@@ -107,14 +108,15 @@ impl Dirty {
             }
         }
         // Who refers to it: a reference may lead nowhere now, or somewhere.
-        self.problems_of(Kind::HttpRoute, tables.routes_by_parent.of(&it.name));
+        self.judged
+            .extend(tables.routes_by_parent.of(&it.name).cloned());
         self.problems_of(
             Kind::BackendPolicy,
             tables.backend_policies_by_target.of(&it.name),
         );
         self.problems_of(Kind::EndpointSlice, tables.slices_by_service.of(&it.name));
         for route in tables.routes_by_backend.of(&it.name) {
-            self.problem(Kind::HttpRoute, route);
+            self.judged.insert(route.clone());
             let parents = tables
                 .routes
                 .get(route)
@@ -202,9 +204,13 @@ impl Dirty {
         }
     }
 
-    fn route(&mut self, it: &HttpRoute) {
-        self.services
-            .extend(it.parents.iter().map(|parent| parent.service.clone()));
+    fn route(&mut self, tables: &Tables, it: &Route) {
+        for parent in &it.parents {
+            // Those on the same port may win or lose it.
+            let others = tables.routes_by_parent.of(&parent.service);
+            self.judged.extend(others.cloned());
+            self.services.insert(parent.service.clone());
+        }
     }
 
     fn backend_policy(&mut self, tables: &Tables, it: &BackendPolicyObject) {

@@ -7,8 +7,8 @@
 
 use std::net::IpAddr;
 
-use super::{endpoints, services, tables::Tables};
-use crate::model::{AccessTarget, Key, Kind, Name, Problem};
+use super::{endpoints, routes, services, tables::Tables};
+use crate::model::{AccessTarget, Key, Kind, Name, Parent, Problem, Refused, Route, Service};
 
 pub(super) fn of(tables: &Tables, key: &Key) -> Vec<Problem> {
     let mut found = Found {
@@ -21,7 +21,7 @@ pub(super) fn of(tables: &Tables, key: &Key) -> Vec<Problem> {
         Kind::Service => of_service(tables, name, &mut found),
         Kind::EndpointSlice => of_slice(tables, name, &mut found),
         Kind::Pod => of_pod(tables, name, &mut found),
-        Kind::HttpRoute => of_route(tables, name, &mut found),
+        Kind::HttpRoute | Kind::GrpcRoute => of_route(tables, key, &mut found),
         Kind::BackendPolicy => of_backend_policy(tables, name, &mut found),
         Kind::AccessPolicy => of_access_policy(tables, name, &mut found),
     }
@@ -41,6 +41,10 @@ impl Found<'_> {
             message,
             remedy: remedy.to_owned(),
         });
+    }
+
+    fn refused(&mut self, it: &Refused) {
+        self.add(it.field.clone(), it.message.clone(), &it.remedy);
     }
 }
 
@@ -135,19 +139,22 @@ fn of_slice(tables: &Tables, name: &Name, found: &mut Found<'_>) {
     }
 }
 
-fn of_route(tables: &Tables, name: &Name, found: &mut Found<'_>) {
-    let Some(route) = tables.routes.get(name) else {
+fn of_route(tables: &Tables, key: &Key, found: &mut Found<'_>) {
+    let Some(route) = tables.routes.get(key) else {
         return;
     };
-    for (index, parent) in route.parents.iter().enumerate() {
-        let field = format!("spec.parentRefs[{index}]");
+    for refused in route.refusals() {
+        found.refused(refused);
+    }
+    for parent in route.parents.iter().filter(|it| it.refused.is_none()) {
+        let field = format!("spec.parentRefs[{}]", parent.position);
         match tables.services.get(&parent.service) {
             None => found.add(
                 field,
                 format!("there is no Service {}", parent.service),
                 "create the Service, or name another",
             ),
-            Some(service) if service.addresses.is_empty() => found.add(
+            Some(service) if !routes::takes_routes(service) => found.add(
                 field,
                 format!(
                     "Service {} has no ClusterIP, and routes match on it",
@@ -155,33 +162,50 @@ fn of_route(tables: &Tables, name: &Name, found: &mut Found<'_>) {
                 ),
                 "attach the route to a Service with a ClusterIP",
             ),
-            Some(service) => {
-                let missing = parent
-                    .port
-                    .filter(|port| service.ports.iter().all(|it| it.port != *port));
-                if let Some(port) = missing {
-                    found.add(
-                        format!("{field}.port"),
-                        format!("Service {} has no port {port}", parent.service),
-                        "name a port of the Service, or none for all of them",
-                    );
-                }
-            }
+            Some(service) => of_attached(tables, route, parent, service, found),
         }
     }
-    for (rule_index, rule) in route.rules.iter().enumerate() {
-        for (index, backend) in rule.backends.iter().enumerate() {
-            let why = match backend.invalid.is_empty() {
-                true => services::broken(tables, &backend.backend),
-                false => backend.invalid.clone(),
-            };
-            if !why.is_empty() {
-                found.add(
-                    format!("spec.rules[{rule_index}].backendRefs[{index}]"),
-                    format!("{why}: its share of requests is answered 500"),
-                    "name a port of a Service that exists",
-                );
-            }
+    for (field, mirrored, why) in routes::broken_references(tables, route) {
+        let so = match mirrored {
+            true => "nothing is mirrored",
+            false => "its share of requests is answered 500",
+        };
+        found.add(
+            field,
+            format!("{}: {so}", why.message),
+            "name a port of a Service that exists",
+        );
+    }
+}
+
+fn of_attached(
+    tables: &Tables,
+    route: &Route,
+    parent: &Parent,
+    service: &Service,
+    found: &mut Found<'_>,
+) {
+    let field = format!("spec.parentRefs[{}]", parent.position);
+    let mut ports = service.ports.iter().map(|it| it.port);
+    if let Some(port) = parent.port
+        && ports.all(|it| it != port)
+    {
+        return found.add(
+            format!("{field}.port"),
+            format!("Service {} has no port {port}", parent.service),
+            "name a port of the Service, or none for all of them",
+        );
+    }
+    for port in service.ports.iter().map(|it| it.port) {
+        if parent.port.is_some_and(|it| it != port) {
+            continue;
+        }
+        if let Some(winner) = routes::lost_to(tables, route, service, port) {
+            found.add(
+                field.clone(),
+                format!("{} holds port {port} already", winner.key()),
+                "keep one kind of route on a port",
+            );
         }
     }
 }

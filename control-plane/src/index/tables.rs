@@ -12,8 +12,8 @@ use std::{
 pub(super) use super::slice::{Reference, Slice};
 use super::{ranges::Ranges, sets::Sets};
 use crate::model::{
-    AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, HttpRoute, Key, Kind, Labels,
-    Name, Namespace, Node, Object, Pod, Service, ServiceRange,
+    AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, Key, Kind, Labels, Name,
+    Namespace, Node, Object, Pod, Route, Service, ServiceRange,
 };
 
 /// One label in one namespace.
@@ -40,7 +40,7 @@ pub(super) struct Tables {
     pub(super) services: BTreeMap<Name, Service>,
     pub(super) pods: BTreeMap<Name, Pod>,
     pub(super) slices: BTreeMap<Name, Slice>,
-    pub(super) routes: BTreeMap<Name, HttpRoute>,
+    pub(super) routes: BTreeMap<Key, Route>,
     pub(super) backend_policies: BTreeMap<Name, BackendPolicyObject>,
     pub(super) access_policies: BTreeMap<Name, AccessPolicy>,
     nodes: BTreeMap<String, Node>,
@@ -57,8 +57,8 @@ pub(super) struct Tables {
     entered_under: HashMap<Name, Label>,
     pub(super) slices_by_service: Sets<Name>,
     pub(super) slices_by_reference: Sets<Reference>,
-    pub(super) routes_by_parent: Sets<Name>,
-    pub(super) routes_by_backend: Sets<Name>,
+    pub(super) routes_by_parent: Sets<Name, Key>,
+    pub(super) routes_by_backend: Sets<Name, Key>,
     pub(super) backend_policies_by_target: Sets<Name>,
     pub(super) access_policies_by_namespace: Sets<String>,
 }
@@ -78,7 +78,7 @@ impl Tables {
                 .get(name)
                 .map(|it| Object::EndpointSlice(it.slice.clone())),
             Kind::Pod => self.pods.get(name).cloned().map(Object::Pod),
-            Kind::HttpRoute => self.routes.get(name).cloned().map(Object::HttpRoute),
+            Kind::HttpRoute | Kind::GrpcRoute => self.routes.get(key).cloned().map(Object::Route),
             Kind::BackendPolicy => self
                 .backend_policies
                 .get(name)
@@ -108,16 +108,16 @@ impl Tables {
             Object::EndpointSlice(it) => {
                 self.insert_slice(it);
             }
-            Object::HttpRoute(it) => {
+            Object::Route(it) => {
+                let key = it.key();
                 for parent in &it.parents {
-                    self.routes_by_parent
-                        .insert(parent.service.clone(), &it.name);
+                    self.routes_by_parent.insert(parent.service.clone(), &key);
                 }
-                for backend in it.rules.iter().flat_map(|rule| &rule.backends) {
+                for it in it.destinations() {
                     self.routes_by_backend
-                        .insert(backend.backend.service.clone(), &it.name);
+                        .insert(it.backend.service.clone(), &key);
                 }
-                self.routes.insert(it.name.clone(), it);
+                self.routes.insert(key, it);
             }
             Object::BackendPolicy(it) => {
                 for target in &it.targets {
@@ -155,16 +155,15 @@ impl Tables {
             Kind::Service => self.remove_service(name),
             Kind::Pod => self.remove_pod(name),
             Kind::EndpointSlice => self.remove_slice(name),
-            Kind::HttpRoute => {
-                let Some(it) = self.routes.remove(name) else {
+            Kind::HttpRoute | Kind::GrpcRoute => {
+                let Some(it) = self.routes.remove(key) else {
                     return;
                 };
                 for parent in &it.parents {
-                    self.routes_by_parent.remove(&parent.service, name);
+                    self.routes_by_parent.remove(&parent.service, key);
                 }
-                for backend in it.rules.iter().flat_map(|rule| &rule.backends) {
-                    self.routes_by_backend
-                        .remove(&backend.backend.service, name);
+                for it in it.destinations() {
+                    self.routes_by_backend.remove(&it.backend.service, key);
                 }
             }
             Kind::BackendPolicy => {

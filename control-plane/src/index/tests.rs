@@ -3,6 +3,7 @@
 mod cost;
 mod joins;
 mod orders;
+mod routes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,6 +77,7 @@ struct View {
     meanings: BTreeMap<SocketAddr, Meaning>,
     workloads: BTreeMap<Name, Option<ResolvedWorkload>>,
     problems: BTreeMap<Key, Vec<Problem>>,
+    verdicts: BTreeMap<Key, Verdict>,
     ranges: Vec<(IpAddr, u8)>,
 }
 
@@ -120,6 +122,10 @@ impl View {
                 .or_default()
                 .push(problem.clone());
         }
+        let verdicts = index.verdicts();
+        view.verdicts = verdicts
+            .map(|(key, it)| (key.clone(), it.clone()))
+            .collect();
         view.ranges = index.ranges();
         view
     }
@@ -167,6 +173,12 @@ impl View {
                 }
                 Change::Workload(name) => {
                     self.workloads.insert(name.clone(), index.workload(name));
+                }
+                Change::Verdict(key) => {
+                    match index.verdict(key) {
+                        None => self.verdicts.remove(key),
+                        Some(it) => self.verdicts.insert(key.clone(), it.clone()),
+                    };
                 }
                 Change::Problems(key) => {
                     match index.problems_of(key) {

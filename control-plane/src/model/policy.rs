@@ -1,68 +1,18 @@
-//! Routes and policies, as sources say them.
+//! Policies of our own, as sources say them.
 //!
 //! Sources make them from manifests and have checked every range; `index`
 //! attaches them to services and workloads. What they refer to may not exist.
 
 use std::collections::BTreeSet;
 
-use super::{BackendName, Labels, Name};
-
-/// gateway.networking.k8s.io/v1, parents of kind Service.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct HttpRoute {
-    pub name: Name,
-    pub created_milliseconds: i64,
-    pub parents: Vec<Parent>,
-    pub rules: Vec<Rule>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parent {
-    pub service: Name,
-    /// `None`: every port.
-    pub port: Option<u16>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Rule {
-    pub name: String,
-    pub matches: Vec<Match>,
-    pub backends: Vec<BackendRef>,
-    pub request_timeout_milliseconds: u64,
-    pub backend_timeout_milliseconds: u64,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Match {
-    pub path: PathMatch,
-    pub headers: Vec<(String, String)>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PathMatch {
-    Exact(String),
-    Prefix(String),
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix("/".to_owned())
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BackendRef {
-    pub backend: BackendName,
-    pub weight: u32,
-    /// Why it is unusable: by itself (a kind that is no Service) as a source
-    /// says it, or because it refers to nothing, which the index adds.
-    pub invalid: String,
-}
+use super::{Labels, Name};
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendPolicyObject {
     pub name: Name,
     pub created_milliseconds: i64,
+    /// `metadata.generation`; 0 where the source knows none.
+    pub generation: i64,
     /// Services in its own namespace.
     pub targets: Vec<String>,
     pub policy: BackendPolicy,
@@ -134,6 +84,8 @@ pub enum LoadBalancing {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AccessPolicy {
     pub name: Name,
+    /// `metadata.generation`; 0 where the source knows none.
+    pub generation: i64,
     pub targets: Vec<AccessTarget>,
     /// Empty: every port.
     pub ports: BTreeSet<u16>,

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{AccessRule, BackendName, BackendPolicy, HttpRoute, Key, Name, Pod, Protocol};
+use super::{AccessRule, BackendName, BackendPolicy, Key, Name, Pod, Protocol, Route};
 
 /// What became different, so that exactly its subscribers hear of it: who
 /// fetches anew what these name, and nothing else, knows all that there is.
@@ -31,6 +31,8 @@ pub enum Change {
     Workload(Name),
     /// What can't hold of this object.
     Problems(Key),
+    /// What is answered to this object.
+    Verdict(Key),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,17 +74,18 @@ pub struct ResolvedPort {
     pub port: u16,
     pub name: String,
     pub protocol: Protocol,
-    /// Those attached to this port, of every namespace; backends that don't
-    /// resolve say why. Render `routes_for` a caller, never all of them.
-    pub routes: Vec<HttpRoute>,
+    /// Those attached to this port, of every namespace, those of one namespace
+    /// all of one kind; backends that don't resolve say why. Render `routes_for`
+    /// a caller, never all of them.
+    pub routes: Vec<Route>,
 }
 
 impl ResolvedPort {
     /// The routes that a caller in `namespace` gets (GEP-1294): those of its
     /// own namespace if there are any (consumer routes, which hold for nobody
     /// else), otherwise those of the service's (producer routes).
-    pub fn routes_for(&self, service: &Name, namespace: &str) -> Vec<&HttpRoute> {
-        let of = |wanted: &str| -> Vec<&HttpRoute> {
+    pub fn routes_for(&self, service: &Name, namespace: &str) -> Vec<&Route> {
+        let of = |wanted: &str| -> Vec<&Route> {
             self.routes
                 .iter()
                 .filter(|route| route.name.namespace == wanted)

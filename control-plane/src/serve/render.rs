@@ -4,6 +4,10 @@
 //! proxy named: a rule that it can't express becomes deny, and is told to the
 //! caller, who reports it. Nothing here ever opens what a rule closed.
 
+mod route;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use weft_proto::v1;
@@ -11,8 +15,8 @@ use weft_proto::v1;
 use crate::{
     identity::spiffe,
     model::{
-        AccessRule, Endpoint, HttpRoute, LoadBalancing, Meaning, PathMatch, Protocol,
-        ResolvedAccess, ResolvedPort, ResolvedService, ResolvedWorkload, Rule,
+        AccessRule, Endpoint, LoadBalancing, Meaning, Protocol, ResolvedAccess, ResolvedPort,
+        ResolvedService, ResolvedWorkload,
     },
 };
 
@@ -23,6 +27,7 @@ pub(crate) struct Features(u8);
 impl Features {
     pub(crate) const HTTP_ROUTE: Self = Self(1);
     pub(crate) const ACCESS_POLICY: Self = Self(2);
+    pub(crate) const WHOLE_ROUTE: Self = Self(4);
     /// A proxy as new as we are.
     pub(crate) const ALL: Self = Self(u8::MAX);
 
@@ -31,6 +36,7 @@ impl Features {
         Self(names.iter().fold(0, |all, name| {
             all | match name.as_str() {
                 "http-route/v1" => Self::HTTP_ROUTE.0,
+                "http-route/v2" => Self::HTTP_ROUTE.0 | Self::WHOLE_ROUTE.0,
                 "access-policy/v1" => Self::ACCESS_POLICY.0,
                 _ => 0,
             }
@@ -74,74 +80,12 @@ fn service_port(
     view: &View,
     denied: &mut Vec<String>,
 ) -> v1::ServicePort {
-    let routes = port
-        .routes_for(&service.name, &view.namespace)
-        .into_iter()
-        .map(|it| {
-            if view.features.has(Features::HTTP_ROUTE) {
-                return route(it);
-            }
-            denied.push(format!("HTTPRoute {}: needs http-route/v1", it.name));
-            // Without rules it matches nothing, so that all is refused.
-            v1::Route {
-                rules: Vec::new(),
-                ..route(it)
-            }
-        });
+    let routes = port.routes_for(&service.name, &view.namespace);
     v1::ServicePort {
         port: port.port.into(),
         name: port.name.clone(),
         protocol: protocol(port.protocol).into(),
-        routes: routes.collect(),
-    }
-}
-
-fn route(from: &HttpRoute) -> v1::Route {
-    v1::Route {
-        namespace: from.name.namespace.clone(),
-        name: from.name.name.clone(),
-        created_milliseconds: from.created_milliseconds,
-        rules: from.rules.iter().map(rule).collect(),
-        kind: v1::RouteKind::HttpRoute.into(),
-    }
-}
-
-fn rule(from: &Rule) -> v1::Rule {
-    let matches = from.matches.iter().map(|it| v1::Match {
-        path: Some(v1::PathMatch {
-            kind: Some(match &it.path {
-                PathMatch::Exact(path) => v1::path_match::Kind::Exact(path.clone()),
-                PathMatch::Prefix(path) => v1::path_match::Kind::Prefix(path.clone()),
-            }),
-        }),
-        headers: it
-            .headers
-            .iter()
-            .map(|(name, value)| v1::HeaderMatch {
-                name: name.clone(),
-                value: value.clone(),
-                regular_expression: false,
-            })
-            .collect(),
-        ..v1::Match::default()
-    });
-    let backends = from.backends.iter().map(|it| v1::WeightedBackend {
-        weight: it.weight,
-        service: Some(v1::ServiceRef {
-            namespace: it.backend.service.namespace.clone(),
-            name: it.backend.service.name.clone(),
-            port: it.backend.port.into(),
-        }),
-        invalid: it.invalid.clone(),
-        filters: Vec::new(),
-    });
-    v1::Rule {
-        name: from.name.clone(),
-        matches: matches.collect(),
-        backends: backends.collect(),
-        request_timeout_milliseconds: from.request_timeout_milliseconds,
-        backend_timeout_milliseconds: from.backend_timeout_milliseconds,
-        ..v1::Rule::default()
+        routes: route::all(&routes, view.features, denied),
     }
 }
 
@@ -312,108 +256,5 @@ const fn protocol(from: Protocol) -> v1::Protocol {
         Protocol::Http2 => v1::Protocol::Http2,
         Protocol::Opaque => v1::Protocol::Opaque,
         Protocol::Tls => v1::Protocol::Tls,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{BackendPolicy, Name, Pod};
-
-    fn cart(namespace: &str) -> ResolvedService {
-        let name = Name::new("shop", "cart");
-        let route = HttpRoute {
-            name: Name::new(namespace, "split"),
-            rules: vec![Rule::default()],
-            ..HttpRoute::default()
-        };
-        let port = ResolvedPort {
-            port: 80,
-            name: String::new(),
-            protocol: Protocol::Detect,
-            routes: vec![route],
-        };
-        ResolvedService {
-            name,
-            ports: vec![port],
-            policy: BackendPolicy::default(),
-        }
-    }
-
-    fn view(features: &[&str], namespace: &str) -> View {
-        let features: Vec<String> = features.iter().map(|&it| it.to_owned()).collect();
-        View {
-            features: Features::parse(&features),
-            namespace: namespace.into(),
-        }
-    }
-
-    #[test]
-    fn a_route_that_a_proxy_cannot_express_refuses_everything_and_is_told() {
-        let mut denied = Vec::new();
-        let old = service(&cart("shop"), &view(&[], "shop"), &mut denied);
-        assert_eq!(
-            (
-                old.ports[0].routes.len(),
-                old.ports[0].routes[0].rules.len()
-            ),
-            (1, 0)
-        );
-        assert_eq!(denied, ["HTTPRoute shop/split: needs http-route/v1"]);
-        let new = service(
-            &cart("shop"),
-            &view(&["http-route/v1", "future/v9"], "shop"),
-            &mut Vec::new(),
-        );
-        assert_eq!(new.ports[0].routes[0].rules.len(), 1);
-    }
-
-    #[test]
-    fn a_consumers_route_holds_for_its_own_namespace_alone() {
-        let features = ["http-route/v1"];
-        let own = service(
-            &cart("billing"),
-            &view(&features, "billing"),
-            &mut Vec::new(),
-        );
-        let other = service(&cart("billing"), &view(&features, "web"), &mut Vec::new());
-        assert_eq!(
-            (own.ports[0].routes.len(), other.ports[0].routes.len()),
-            (1, 0)
-        );
-    }
-
-    #[test]
-    fn access_rules_that_a_proxy_cannot_express_deny_all() {
-        let allow = vec![("shop/readers#0".to_owned(), AccessRule::default())];
-        let pod = Pod {
-            name: Name::new("shop", "cart-0"),
-            ..Pod::default()
-        };
-        let default_access = ResolvedAccess {
-            allow,
-            ..ResolvedAccess::default()
-        };
-        let from = ResolvedWorkload {
-            pod,
-            meshed: true,
-            ports: Default::default(),
-            default_access,
-        };
-        let mut denied = Vec::new();
-        let access = workload(&from, Features::default(), &mut denied)
-            .default_access
-            .unwrap();
-        assert!(
-            access.default_deny && access.allow.is_empty() && access.mtls() == v1::Mtls::Strict
-        );
-        assert_eq!(
-            denied,
-            ["AccessPolicy shop/readers#0: needs access-policy/v1"]
-        );
-        let access = workload(&from, Features::ACCESS_POLICY, &mut denied)
-            .default_access
-            .unwrap();
-        assert_eq!(access.allow.len(), 1);
     }
 }

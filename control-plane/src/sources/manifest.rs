@@ -12,10 +12,12 @@ pub(crate) mod backend_policy;
 pub(crate) mod definition;
 pub(crate) mod document;
 pub(crate) mod endpoint_slice;
+pub(crate) mod grpc_route;
 pub(crate) mod http_route;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod pod;
+pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod service_range;
 
@@ -157,12 +159,13 @@ pub(crate) fn check_policy(value: &Value) -> Result<bool, Refusal> {
     }
 }
 
-const KINDS: [(Kind, &str); 9] = [
+const KINDS: [(Kind, &str); 10] = [
     (Kind::Namespace, "v1"),
     (Kind::Service, "v1"),
     (Kind::Pod, "v1"),
     (Kind::EndpointSlice, "discovery.k8s.io/v1"),
     (Kind::HttpRoute, "gateway.networking.k8s.io/v1"),
+    (Kind::GrpcRoute, "gateway.networking.k8s.io/v1"),
     (Kind::BackendPolicy, "weft.dev/v1alpha1"),
     (Kind::AccessPolicy, "weft.dev/v1alpha1"),
     (Kind::Node, "v1"),
@@ -182,7 +185,8 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Object, Refusal> {
         Kind::EndpointSlice => {
             Object::EndpointSlice(endpoint_slice::convert(&typed::read(value)?)?)
         }
-        Kind::HttpRoute => Object::HttpRoute(http_route::convert(&typed::read(value)?)?),
+        Kind::HttpRoute => Object::Route(route::whole(http_route::convert(&typed::read(value)?)?)?),
+        Kind::GrpcRoute => Object::Route(route::whole(grpc_route::convert(&typed::read(value)?)?)?),
         Kind::BackendPolicy => {
             Object::BackendPolicy(backend_policy::convert(&typed::read(value)?)?)
         }
@@ -194,21 +198,17 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Object, Refusal> {
 
 /// Kinds that stand beside ours in everybody's manifests. Others of the API
 /// groups that we read may be ours with a slip of the pen.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 5] = [
     "ConfigMap",
     "Secret",
     "ServiceAccount",
     "PersistentVolumeClaim",
     "ReplicationController",
-    "GRPCRoute",
 ];
 
 fn of_other_kind(version: &str, kind: &str, named: Option<Name>) -> Content {
     let message = format!("{kind} of {version} is not read");
     let remedy = match kind {
-        "GRPCRoute" => {
-            "gRPC is not routed by method yet: use an HTTPRoute with a path prefix".to_owned()
-        }
         "List" => "write each item as a document of its own".to_owned(),
         _ => format!(
             "keep it elsewhere; read are {}",

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, HttpRoute, Namespace, Node,
-    Parent, Protocol, Rule, SliceEndpoint,
+    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, Namespace, Node, Parent,
+    Protocol, Route, Rule, SliceEndpoint,
 };
 
 #[test]
@@ -304,6 +304,7 @@ fn access_policies_add_up_and_hold_for_their_ports() {
     let policy = |policy: &str, target, ports: &[u16], strict, deny: &[bool]| {
         Object::AccessPolicy(AccessPolicy {
             name: name(policy),
+            generation: 0,
             targets: vec![target],
             ports: ports.iter().copied().collect(),
             strict,
@@ -389,36 +390,42 @@ fn an_endpoint_is_called_by_a_family_that_the_service_has() {
 
 #[test]
 fn a_route_says_which_of_its_backends_lead_nowhere() {
-    let route = HttpRoute {
+    let route = Route {
         name: name("shop/cart"),
         parents: vec![Parent {
             service: name("shop/cart"),
             port: Some(80),
+            ..Parent::default()
         }],
         rules: vec![Rule {
             backends: vec![BackendRef {
                 backend: backend("shop/next", 80),
                 weight: 1,
-                invalid: String::new(),
+                invalid: None,
+                filters: Vec::new(),
             }],
             ..Rule::default()
         }],
-        ..HttpRoute::default()
+        ..Route::default()
     };
     let mut index = applied([
         Object::Service(service("shop/cart", "10.96.0.1", "cart")),
-        Object::HttpRoute(route),
+        Object::Route(route),
     ]);
     let invalid = |index: &Index| {
         let service = index.service(&name("shop/cart")).unwrap();
         service.ports[0].routes[0].rules[0].backends[0]
             .invalid
-            .clone()
+            .as_ref()
+            .map(|it| it.message.clone())
     };
-    assert_eq!(invalid(&index), "there is no Service shop/next");
+    assert_eq!(
+        invalid(&index).as_deref(),
+        Some("there is no Service shop/next")
+    );
     let next = Object::Service(service("shop/next", "10.96.0.2", "next"));
     let changes = index.apply(Event::Apply(next));
-    assert_eq!(invalid(&index), "");
+    assert_eq!(invalid(&index), None);
     assert!(changes.contains(&Change::Service(name("shop/cart"))));
     let route = key(Kind::HttpRoute, "shop/cart");
     assert!(changes.contains(&Change::Problems(route.clone())));

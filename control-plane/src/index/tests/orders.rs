@@ -5,7 +5,8 @@ use proptest::{collection, option, prelude::*, sample::select};
 use super::*;
 use crate::model::{
     AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, BackendRef,
-    EndpointSlice, HttpRoute, Namespace, Node, Parent, Protocol, Rule, ServiceRange, SliceEndpoint,
+    EndpointSlice, Filter, Mirror, Namespace, Node, Parent, Protocol, Reason, Refused, Route,
+    RouteKind, Rule, ServiceRange, SliceEndpoint,
 };
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
@@ -189,30 +190,72 @@ fn any_pod() -> impl Strategy<Value = Object> {
 }
 
 fn any_route() -> impl Strategy<Value = Object> {
-    let parent = (any_name(), option::of(select(&[80u16, 81][..])))
-        .prop_map(|(service, port)| Parent { service, port });
-    let backend = (any_name(), select(&[80u16, 81][..])).prop_map(|(service, port)| BackendRef {
-        backend: BackendName { service, port },
-        weight: 1,
-        invalid: String::new(),
+    let parent =
+        (any_name(), option::of(select(&[80u16, 81][..]))).prop_map(|(service, port)| Parent {
+            service,
+            port,
+            ..Parent::default()
+        });
+    let backend = (any_name(), select(&[80u16, 81][..]))
+        .prop_map(|(service, port)| BackendName { service, port });
+    let refused = prop::bool::weighted(0.2).prop_map(|refused| {
+        refused.then(|| Refused {
+            reason: Reason::UnsupportedValue,
+            field: "spec".to_owned(),
+            message: "is beyond us".to_owned(),
+            remedy: "wait".to_owned(),
+        })
     });
     (
         any_name(),
+        select(&[RouteKind::Http, RouteKind::Grpc][..]),
+        0..2i64,
         0..2i64,
         collection::vec(parent, 0..=2),
-        collection::vec(backend, 0..=2),
+        collection::vec((backend, any::<bool>()), 0..=2),
+        [refused.clone(), refused],
     )
-        .prop_map(|(name, created_milliseconds, parents, backends)| {
-            Object::HttpRoute(HttpRoute {
+        .prop_map(
+            |(
                 name,
+                kind,
                 created_milliseconds,
+                generation,
                 parents,
-                rules: vec![Rule {
-                    backends,
+                backends,
+                [refused, rule_refused],
+            )| {
+                let mut rule = Rule {
+                    refused: rule_refused,
                     ..Rule::default()
-                }],
-            })
-        })
+                };
+                for (backend, mirrored) in backends {
+                    match mirrored {
+                        true => rule.filters.push(Filter::Mirror(Mirror {
+                            backend,
+                            invalid: None,
+                            numerator: 1,
+                            denominator: 1,
+                        })),
+                        false => rule.backends.push(BackendRef {
+                            backend,
+                            weight: 1,
+                            invalid: None,
+                            filters: Vec::new(),
+                        }),
+                    }
+                }
+                Object::Route(Route {
+                    kind,
+                    name,
+                    created_milliseconds,
+                    generation,
+                    parents,
+                    rules: vec![rule],
+                    refused,
+                })
+            },
+        )
 }
 
 fn any_backend_policy() -> impl Strategy<Value = Object> {
@@ -222,6 +265,7 @@ fn any_backend_policy() -> impl Strategy<Value = Object> {
             Object::BackendPolicy(BackendPolicyObject {
                 name,
                 created_milliseconds,
+                generation: 0,
                 targets,
                 policy: BackendPolicy {
                     attempts,
@@ -255,6 +299,7 @@ fn any_access_policy() -> impl Strategy<Value = Object> {
         .prop_map(|(name, targets, ports, strict, rules)| {
             Object::AccessPolicy(AccessPolicy {
                 name,
+                generation: 0,
                 targets,
                 ports,
                 strict,
@@ -291,7 +336,7 @@ fn any_object() -> impl Strategy<Value = Object> {
         4 => any_service(),
         4 => any_slice(),
         6 => any_pod(),
-        2 => any_route(),
+        3 => any_route(),
         1 => any_backend_policy(),
         2 => any_access_policy(),
         2 => any_node(),

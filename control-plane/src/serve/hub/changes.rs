@@ -72,6 +72,7 @@ impl State {
                 names.insert(ResourceName::Workload(pod));
             }
             Change::Problems(object) => self.warn_of(&object),
+            Change::Verdict(_) => {}
         }
     }
 

@@ -11,7 +11,7 @@ use weft_proto::v1::{self, resource::Body};
 
 use crate::{
     index::Index,
-    model::{BackendName, BackendPolicy, Meaning, Name, ResolvedService},
+    model::{BackendName, BackendPolicy, Meaning, Name, ResolvedService, Route},
     serve::{
         render::{self as wire, View},
         resource::{self, ResourceName, Version},
@@ -188,8 +188,8 @@ fn service(world: World<'_>, name: &Name) -> ResolvedService {
     world.index.service(name).unwrap_or_else(gone)
 }
 
-/// A service, its own endpoints, and its routes' backends with theirs. Not the
-/// backends' routes: a request is routed once (GEP-1294).
+/// A service, its own endpoints, and its routes' backends and mirrors with theirs. Not
+/// the backends' routes: a request is routed once (GEP-1294).
 fn closure_of(service: &ResolvedService, view: &View) -> Vec<ResourceName> {
     let mut closure = vec![ResourceName::Service(service.name.clone())];
     let own = |port| BackendName {
@@ -202,18 +202,17 @@ fn closure_of(service: &ResolvedService, view: &View) -> Vec<ResourceName> {
             .iter()
             .map(|it| ResourceName::Endpoints(own(it.port))),
     );
-    let rules = service
+    let routes = service
         .ports
         .iter()
-        .flat_map(|port| port.routes_for(&service.name, &view.namespace))
-        .flat_map(|route| &route.rules);
+        .flat_map(|port| port.routes_for(&service.name, &view.namespace));
     let mut more = BTreeSet::new();
-    for backend in rules
-        .flat_map(|rule| &rule.backends)
-        .filter(|it| it.invalid.is_empty())
+    for it in routes
+        .flat_map(Route::destinations)
+        .filter(|it| it.invalid.is_none())
     {
-        more.insert(ResourceName::Service(backend.backend.service.clone()));
-        more.insert(ResourceName::Endpoints(backend.backend.clone()));
+        more.insert(ResourceName::Service(it.backend.service.clone()));
+        more.insert(ResourceName::Endpoints(it.backend.clone()));
     }
     closure.extend(
         more.into_iter()

@@ -12,8 +12,8 @@ use weft_proto::v1::{self, Kind, resource::Body, watch_request::Message};
 
 use crate::{
     model::{
-        BackendName, BackendRef, Event, HttpRoute, Key, Kind as ObjectKind, Match, Name, Object,
-        Parent, Rule,
+        BackendName, BackendRef, Event, Key, Kind as ObjectKind, Match, Name, Object, Parent,
+        Route, Rule,
     },
     serve::{resource::ResourceName, stream::Caller, tests::harness::*},
 };
@@ -25,21 +25,22 @@ fn split(backends: &[(&str, u32)]) -> Object {
             port: 80,
         },
         weight: *weight,
-        invalid: String::new(),
+        invalid: None,
+        filters: Vec::new(),
     });
     let rule = Rule {
         matches: vec![Match::default()],
         backends: backends.collect(),
         ..Rule::default()
     };
-    Object::HttpRoute(HttpRoute {
+    Object::Route(Route {
         name: Name::new("shop", "split"),
         parents: vec![Parent {
             service: Name::new("shop", "cart"),
-            port: None,
+            ..Parent::default()
         }],
         rules: vec![rule],
-        ..HttpRoute::default()
+        ..Route::default()
     })
 }
 

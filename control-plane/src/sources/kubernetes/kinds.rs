@@ -153,9 +153,9 @@ impl Watched {
             Kind::EndpointSlice => {
                 Object::EndpointSlice(endpoint_slice::convert(&typed::<EndpointSlice>(value)?)?)
             }
-            Kind::HttpRoute if !is_for_a_service(&value) => return Ok(None),
+            Kind::HttpRoute | Kind::GrpcRoute if !is_for_a_service(&value) => return Ok(None),
             // Strict, as in a file: half of a route would be another route.
-            Kind::HttpRoute | Kind::BackendPolicy | Kind::AccessPolicy => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::BackendPolicy | Kind::AccessPolicy => {
                 manifest::object(self.kind, &as_written(value))?
             }
         }))

@@ -169,6 +169,7 @@ pub(crate) fn convert(it: &AccessPolicy) -> Result<model::AccessPolicy, Refusal>
     }
     Ok(model::AccessPolicy {
         name,
+        generation: check::generation(&it.metadata),
         targets,
         ports,
         strict: spec.mtls.map(|mtls| mtls == Mtls::Strict),

@@ -227,6 +227,7 @@ pub(crate) fn convert(it: &BackendPolicy) -> Result<BackendPolicyObject, Refusal
     Ok(BackendPolicyObject {
         name,
         created_milliseconds: check::created(&it.metadata),
+        generation: check::generation(&it.metadata),
         targets: targets(&it.spec.target_refs)?,
         policy: policy(&it.spec).map_err(|refusal| refusal.below("spec"))?,
     })

@@ -47,6 +47,11 @@ pub(super) fn created(metadata: &ObjectMeta) -> i64 {
     created.map_or(0, |Time(at)| at.as_millisecond())
 }
 
+/// 0 where the object doesn't say.
+pub(super) fn generation(metadata: &ObjectMeta) -> i64 {
+    metadata.generation.unwrap_or_default()
+}
+
 /// RFC 1123 label.
 pub(super) fn label(field: &str, text: &str) -> Result<(), Refusal> {
     let fits = text.len() <= 63

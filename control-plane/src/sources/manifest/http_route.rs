@@ -1,37 +1,40 @@
 //! HTTPRoute (gateway.networking.k8s.io/v1) with parents of kind Service.
 //!
-//! Routes of gateways pass through here too: their parents are left out, and a
-//! route without any Service as parent routes nothing in the mesh. What routes
-//! by something that proxies don't carry yet is refused whole: half of a route
-//! would be another route.
+//! Read by the types of the experimental channel, of which the standard one is
+//! a part. Routes of gateways pass through here too: their parents are left
+//! out, and a route without any Service as parent routes nothing in the mesh.
+//! What a rule says that can't be carried refuses that rule (`route`).
+//!
+//! Pure.
 
-use gateway_api::apis::standard::httproutes::{
-    HttpRoute, HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesBackendRefs,
-    HttpRouteRulesMatches, HttpRouteRulesMatchesHeadersType, HttpRouteRulesMatchesPathType,
+use gateway_api::apis::experimental::httproutes::{
+    HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesMatches,
+    HttpRouteRulesMatchesHeadersType, HttpRouteRulesMatchesPath, HttpRouteRulesMatchesPathType,
+    HttpRouteRulesMatchesQueryParams, HttpRouteRulesMatchesQueryParamsType, HttpRouteRulesRetry,
     HttpRouteRulesTimeouts,
 };
 
-use super::{Refusal, check};
-use crate::model::{self, BackendName, BackendRef, Match, Name, Parent, PathMatch, Rule};
+use super::{
+    Refusal, check,
+    route::{self, filters, matches},
+};
+use crate::model::{
+    Filter, Match, PathMatch, Reason, Route, RouteKind, RouteRetry, Rule, TextMatch,
+};
 
 /// # Errors
-/// What the route says that can't be, or that isn't carried.
-pub(crate) fn convert(it: &HttpRoute) -> Result<model::HttpRoute, Refusal> {
+/// That it has no name.
+pub(crate) fn convert(it: &HttpRoute) -> Result<Route, Refusal> {
     let name = check::name(&it.metadata)?;
     // `hostnames` mean nothing in a mesh (GEP-1294): the address has decided.
-    let mut parents = Vec::new();
-    for (index, parent) in it.spec.parent_refs.iter().flatten().enumerate() {
-        let field = format!("spec.parentRefs[{index}]");
-        let parent =
-            convert_parent(&name.namespace, parent).map_err(|refusal| refusal.below(&field))?;
-        parents.extend(parent);
-    }
+    let parents = route::parents(
+        &name.namespace,
+        it.spec.parent_refs.as_deref().unwrap_or_default(),
+    );
     let mut rules = Vec::new();
     if !parents.is_empty() {
         for (index, rule) in it.spec.rules.iter().flatten().enumerate() {
-            let field = format!("spec.rules[{index}]");
-            let rule =
-                convert_rule(&name.namespace, rule).map_err(|refusal| refusal.below(&field))?;
+            let rule = convert_rule(&name.namespace, index, rule, &rules);
             rules.push(rule);
         }
         if it.spec.rules.is_none() {
@@ -42,83 +45,72 @@ pub(crate) fn convert(it: &HttpRoute) -> Result<model::HttpRoute, Refusal> {
             });
         }
     }
-    Ok(model::HttpRoute {
+    Ok(Route {
+        kind: RouteKind::Http,
         created_milliseconds: check::created(&it.metadata),
+        generation: check::generation(&it.metadata),
         name,
         parents,
         rules,
+        refused: None,
     })
 }
 
-fn convert_parent(namespace: &str, it: &HttpRouteParentRefs) -> Result<Option<Parent>, Refusal> {
-    let group = it.group.as_deref().unwrap_or("gateway.networking.k8s.io");
-    let kind = it.kind.as_deref().unwrap_or("Gateway");
-    if kind != "Service" {
-        return Ok(None);
+fn convert_rule(namespace: &str, index: usize, it: &HttpRouteRules, earlier: &[Rule]) -> Rule {
+    let field = format!("spec.rules[{index}]");
+    let below = |refusal: Refusal| refusal.below(&field);
+    let known = match convert_matches(it) {
+        Ok(matches) => Rule {
+            matches,
+            ..Rule::default()
+        },
+        Err(refusal) => return route::refused_rule(None, below(refusal)),
+    };
+    match carried(namespace, it, known.clone(), earlier) {
+        Ok(rule) => rule,
+        Err(refusal) => route::refused_rule(Some(known), below(refusal)),
     }
-    if !group.is_empty() {
-        return Err(Refusal::value(
-            "group",
-            check::quoted(group),
-            r#""" for a Service"#,
-        ));
-    }
-    if it.section_name.is_some() {
-        let remedy = "name the Service's port by its number in port";
-        return Err(Refusal::new(
-            "sectionName",
-            "has no meaning for a Service",
-            remedy,
-        ));
-    }
-    let namespace = it.namespace.as_deref().unwrap_or(namespace);
-    check::label("namespace", namespace)?;
-    check::label("name", &it.name)?;
-    let port = it
-        .port
-        .map(|port| check::port("port", port.into()))
-        .transpose()?;
-    Ok(Some(Parent {
-        service: Name::new(namespace, &it.name),
-        port,
-    }))
 }
 
-fn convert_rule(namespace: &str, it: &HttpRouteRules) -> Result<Rule, Refusal> {
-    if it
-        .filters
+/// What happens to what matches.
+fn carried(
+    namespace: &str,
+    it: &HttpRouteRules,
+    known: Rule,
+    earlier: &[Rule],
+) -> Result<Rule, Refusal> {
+    if it.session_persistence.is_some() {
+        return Err(Refusal::unsupported("sessionPersistence"));
+    }
+    let one_prefix = matches!(
+        known.matches.as_slice(),
+        [Match {
+            path: PathMatch::Prefix(_),
+            ..
+        }]
+    );
+    let refs: &[HttpRouteRulesBackendRefs] = it.backend_refs.as_deref().unwrap_or_default();
+    let filters = it.filters.as_deref().unwrap_or_default();
+    let filters = filters::convert(namespace, filters, one_prefix)?;
+    if !refs.is_empty() && filters.iter().any(|it| matches!(it, Filter::Redirect(_))) {
+        let message = "stand beside RequestRedirect, which asks none";
+        let refusal = Refusal::new("backendRefs", message, "remove one of the two");
+        return Err(refusal.because(Reason::IncompatibleFilters));
+    }
+    let (request, backend) = it
+        .timeouts
         .as_ref()
-        .is_some_and(|filters| !filters.is_empty())
-    {
-        return Err(Refusal::unsupported("filters"));
-    }
-    let mut matches = Vec::new();
-    for (index, one) in it.matches.iter().flatten().enumerate() {
-        let field = format!("matches[{index}]");
-        matches.push(convert_match(one).map_err(|refusal| refusal.below(&field))?);
-    }
-    if matches.is_empty() {
-        matches.push(Match::default());
-    }
-    let mut backends = Vec::new();
-    for (index, backend) in it.backend_refs.iter().flatten().enumerate() {
-        let field = format!("backendRefs[{index}]");
-        let backend =
-            convert_backend(namespace, backend).map_err(|refusal| refusal.below(&field))?;
-        backends.push(backend);
-    }
-    let (request, backend) = match &it.timeouts {
-        Some(timeouts) => {
-            convert_timeouts(timeouts).map_err(|refusal| refusal.below("timeouts"))?
-        }
-        None => (0, 0),
-    };
+        .map_or(Ok((0, 0)), convert_timeouts)
+        .map_err(|refusal| refusal.below("timeouts"))?;
+    let retry = it.retry.as_ref().map(convert_retry).transpose();
     Ok(Rule {
-        name: it.name.clone().unwrap_or_default(),
-        matches,
-        backends,
+        name: route::rule_name(it.name.as_ref(), earlier)?,
+        filters,
+        backends: route::backends(namespace, refs, one_prefix)?,
         request_timeout_milliseconds: request,
         backend_timeout_milliseconds: backend,
+        retry: retry.map_err(|refusal| refusal.below("retry"))?,
+        ..known
     })
 }
 
@@ -141,103 +133,102 @@ fn convert_timeouts(it: &HttpRouteRulesTimeouts) -> Result<(u64, u64), Refusal> 
     }
 }
 
-fn convert_match(it: &HttpRouteRulesMatches) -> Result<Match, Refusal> {
-    if it.method.is_some() {
-        return Err(Refusal::unsupported("method"));
+/// Where nobody says how often (GEP-1731 leaves it open).
+const ATTEMPTS: i64 = 1;
+
+fn convert_retry(it: &HttpRouteRulesRetry) -> Result<RouteRetry, Refusal> {
+    let mut codes = Vec::new();
+    for (index, code) in it.codes.iter().flatten().enumerate() {
+        let code = check::within(&format!("codes[{index}]"), *code, 400, 599)?;
+        codes.push(u16::try_from(code).unwrap_or(u16::MAX));
     }
-    if it
-        .query_params
-        .as_ref()
-        .is_some_and(|params| !params.is_empty())
-    {
-        return Err(Refusal::unsupported("queryParams"));
-    }
-    let mut path = PathMatch::default();
-    if let Some(one) = &it.path {
-        let value = one.value.clone().unwrap_or_else(|| "/".to_owned());
-        check::path("path.value", &value)?;
-        path = match one.r#type {
-            Some(HttpRouteRulesMatchesPathType::Exact) => PathMatch::Exact(value),
-            Some(HttpRouteRulesMatchesPathType::RegularExpression) => {
-                return Err(Refusal::unsupported("path.type"));
-            }
-            Some(HttpRouteRulesMatchesPathType::PathPrefix) | None => PathMatch::Prefix(value),
-        };
-    }
-    let mut headers: Vec<(String, String)> = Vec::new();
-    for (index, header) in it.headers.iter().flatten().enumerate() {
-        let field = format!("headers[{index}]");
-        if matches!(
-            header.r#type,
-            Some(HttpRouteRulesMatchesHeadersType::RegularExpression)
-        ) {
-            return Err(Refusal::unsupported(&format!("{field}.type")));
-        }
-        let name = header.name.to_ascii_lowercase();
-        if !check::is_token(&name) {
-            let is = check::quoted(&header.name);
-            return Err(Refusal::value(
-                &format!("{field}.name"),
-                is,
-                "a header's name",
-            ));
-        }
-        if headers.iter().any(|(it, _)| *it == name) {
-            let message = format!("is {name} a second time, which the API ignores");
-            return Err(Refusal::new(
-                &format!("{field}.name"),
-                message,
-                "match each header once",
-            ));
-        }
-        let is_text = |it: u8| it == b'\t' || (0x20..0x7f).contains(&it) || it >= 0x80;
-        if header.value.is_empty()
-            || !header.value.bytes().all(is_text)
-            || header.value.trim() != header.value
-        {
-            let is = check::quoted(&header.value);
-            return Err(Refusal::value(
-                &format!("{field}.value"),
-                is,
-                "a header's value",
-            ));
-        }
-        headers.push((name, header.value.clone()));
-    }
-    Ok(Match { path, headers })
+    let backoff = it.backoff.as_deref();
+    Ok(RouteRetry {
+        codes,
+        attempts: check::within("attempts", it.attempts.unwrap_or(ATTEMPTS), 1, 10)?,
+        backoff_milliseconds: backoff.map_or(Ok(0), |text| check::duration("backoff", text, 1))?,
+    })
 }
 
-fn convert_backend(namespace: &str, it: &HttpRouteRulesBackendRefs) -> Result<BackendRef, Refusal> {
-    if it
-        .filters
-        .as_ref()
-        .is_some_and(|filters| !filters.is_empty())
-    {
-        return Err(Refusal::unsupported("filters"));
+fn convert_matches(it: &HttpRouteRules) -> Result<Vec<Match>, Refusal> {
+    let mut matches = Vec::new();
+    for (index, one) in it.matches.iter().flatten().enumerate() {
+        let field = format!("matches[{index}]");
+        matches.push(convert_match(one).map_err(|refusal| refusal.below(&field))?);
     }
-    let namespace = it.namespace.as_deref().unwrap_or(namespace);
-    check::label("namespace", namespace)?;
-    let weight = it.weight.map_or(Ok(1), |weight| {
-        check::within("weight", weight.into(), 0, 1_000_000)
-    })?;
-    let port = it
-        .port
-        .map(|port| check::port("port", port.into()))
-        .transpose()?;
-    let group = it.group.as_deref().unwrap_or_default();
-    let kind = it.kind.as_deref().unwrap_or("Service");
-    // Not the object's end: the backend's share is answered 500 (HTTPBackendRef).
-    let invalid = match (group, kind, port) {
-        ("", "Service", Some(_)) => String::new(),
-        ("", "Service", None) => "a Service as backend needs a port".to_owned(),
-        _ => format!("backends of kind {kind} are not known"),
-    };
-    Ok(BackendRef {
-        backend: BackendName {
-            service: Name::new(namespace, &it.name),
-            port: port.unwrap_or_default(),
-        },
-        weight,
-        invalid,
+    if matches.is_empty() {
+        matches.push(Match::default());
+    }
+    Ok(matches)
+}
+
+fn convert_match(it: &HttpRouteRulesMatches) -> Result<Match, Refusal> {
+    let headers = it.headers.iter().flatten().map(|it| matches::Header {
+        name: &it.name,
+        value: &it.value,
+        expression: matches!(
+            it.r#type,
+            Some(HttpRouteRulesMatchesHeadersType::RegularExpression)
+        ),
+    });
+    // The names of an enum's values are those of the methods.
+    let method = it.method.as_ref().map(route::same).transpose()?;
+    Ok(Match {
+        path: it
+            .path
+            .as_ref()
+            .map(convert_path)
+            .transpose()?
+            .unwrap_or_default(),
+        headers: matches::headers(headers)?,
+        query: convert_query(it.query_params.as_deref().unwrap_or_default())?,
+        method: method.unwrap_or_default(),
+        ..Match::default()
     })
+}
+
+fn convert_path(it: &HttpRouteRulesMatchesPath) -> Result<PathMatch, Refusal> {
+    let value = it.value.clone().unwrap_or_else(|| "/".to_owned());
+    if let Some(HttpRouteRulesMatchesPathType::RegularExpression) = it.r#type {
+        matches::expression("path.value", &value)?;
+        return Ok(PathMatch::Expression(value));
+    }
+    check::path("path.value", &value)?;
+    Ok(match it.r#type {
+        Some(HttpRouteRulesMatchesPathType::Exact) => PathMatch::Exact(value),
+        _ => PathMatch::Prefix(value),
+    })
+}
+
+fn convert_query(
+    params: &[HttpRouteRulesMatchesQueryParams],
+) -> Result<Vec<(String, TextMatch)>, Refusal> {
+    let mut query: Vec<(String, TextMatch)> = Vec::new();
+    for (index, it) in params.iter().enumerate() {
+        let at = |part: &str| format!("queryParams[{index}].{part}");
+        if !check::is_token(&it.name) {
+            let is = check::quoted(&it.name);
+            return Err(Refusal::value(&at("name"), is, "a parameter's name"));
+        }
+        if query.iter().any(|(name, _)| *name == it.name) {
+            let message = format!("is {} a second time, which the API ignores", it.name);
+            return Err(Refusal::new(
+                &at("name"),
+                message,
+                "match each parameter once",
+            ));
+        }
+        let value = match it.r#type {
+            Some(HttpRouteRulesMatchesQueryParamsType::RegularExpression) => {
+                matches::expression(&at("value"), &it.value)?;
+                TextMatch::Expression(it.value.clone())
+            }
+            _ if it.value.is_empty() => {
+                return Err(Refusal::value(&at("value"), "missing", "a value"));
+            }
+            _ => TextMatch::Exact(it.value.clone()),
+        };
+        query.push((it.name.clone(), value));
+    }
+    Ok(query)
 }

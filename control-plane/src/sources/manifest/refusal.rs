@@ -6,6 +6,8 @@
 
 use std::fmt::Display;
 
+use crate::model::Reason;
+
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{field} {message}: {remedy}")]
 pub(crate) struct Refusal {
@@ -13,6 +15,8 @@ pub(crate) struct Refusal {
     pub(crate) field: String,
     pub(crate) message: String,
     pub(crate) remedy: String,
+    /// As a status names it.
+    pub(crate) reason: Reason,
 }
 
 impl Refusal {
@@ -21,7 +25,13 @@ impl Refusal {
             field: field.to_owned(),
             message: message.into(),
             remedy: remedy.into(),
+            reason: Reason::UnsupportedValue,
         }
+    }
+
+    pub(crate) const fn because(mut self, reason: Reason) -> Self {
+        self.reason = reason;
+        self
     }
 
     /// `value` is none of those that this field may have.

@@ -1,12 +1,13 @@
 //! Good manifests, field by field.
 
+mod routes;
+
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::{
-    AccessRule, AccessTarget, BackendName, BackendPolicy, BackendRef, EndpointSlice, LoadBalancing,
-    Match, Parent, PathMatch, Pod, Probe, ProbeKind, Protocol, Rule, Service, ServicePort,
-    SliceEndpoint, TargetPort,
+    AccessRule, AccessTarget, BackendPolicy, EndpointSlice, LoadBalancing, Pod, Probe, ProbeKind,
+    Protocol, Service, ServicePort, SliceEndpoint, TargetPort,
 };
 
 /// The only object of a text.
@@ -257,101 +258,6 @@ endpoints:
         ],
     };
     assert_eq!(object, Object::EndpointSlice(expected));
-}
-
-#[test]
-fn a_route_is_its_service_parents_and_rules() {
-    let object = only(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: cart, namespace: shop}
-spec:
-  hostnames: [cart.example.com]
-  parentRefs:
-  - {group: '', kind: Service, name: cart, port: 80}
-  - {name: gateway}
-  - {group: '', kind: Service, name: other, namespace: else}
-  rules:
-  - name: canary
-    matches:
-    - {path: {type: Exact, value: /a}, headers: [{name: X-Version, value: two}]}
-    - {headers: [{name: x, value: z}]}
-    timeouts: {request: 1s500ms, backendRequest: 500ms}
-    backendRefs:
-    - {name: cart-v1, port: 80, weight: 90}
-    - {name: cart-v2, namespace: next, port: 8080}
-    - {name: bucket, group: example.com, kind: Bucket}
-",
-    );
-    let backend = |namespace, name, port, weight, invalid: &str| BackendRef {
-        backend: BackendName {
-            service: Name::new(namespace, name),
-            port,
-        },
-        weight,
-        invalid: invalid.to_owned(),
-    };
-    let Object::HttpRoute(route) = object else {
-        panic!()
-    };
-    assert_eq!(
-        route.parents,
-        [
-            Parent {
-                service: Name::new("shop", "cart"),
-                port: Some(80)
-            },
-            Parent {
-                service: Name::new("else", "other"),
-                port: None
-            },
-        ]
-    );
-    let matches = vec![
-        Match {
-            path: PathMatch::Exact("/a".to_owned()),
-            headers: vec![("x-version".to_owned(), "two".to_owned())],
-        },
-        Match {
-            path: PathMatch::Prefix("/".to_owned()),
-            headers: vec![("x".to_owned(), "z".to_owned())],
-        },
-    ];
-    let expected = Rule {
-        name: "canary".to_owned(),
-        matches,
-        backends: vec![
-            backend("shop", "cart-v1", 80, 90, ""),
-            backend("next", "cart-v2", 8080, 1, ""),
-            backend(
-                "shop",
-                "bucket",
-                0,
-                1,
-                "backends of kind Bucket are not known",
-            ),
-        ],
-        request_timeout_milliseconds: 1_500,
-        backend_timeout_milliseconds: 500,
-    };
-    assert_eq!(route.rules, [expected]);
-}
-
-#[test]
-fn a_route_of_a_gateway_routes_nothing_here_whatever_it_uses() {
-    let object = only(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: edge}
-spec:
-  parentRefs: [{name: gateway}]
-  rules: [{matches: [{method: GET}]}]
-",
-    );
-    let Object::HttpRoute(route) = object else {
-        panic!()
-    };
-    assert!(route.parents.is_empty() && route.rules.is_empty());
 }
 
 #[test]

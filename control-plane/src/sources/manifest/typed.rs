@@ -13,13 +13,29 @@ use super::Refusal;
 /// # Errors
 /// A field that is unknown or of another type.
 pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
+    // What it is has been read already; not every type keeps it.
+    known(value, &|path| matches!(path, "apiVersion" | "kind"))
+}
+
+/// An object from an API server. Metadata may hold what we have never heard of;
+/// a part of the specification that we don't know could say anything.
+///
+/// # Errors
+/// A field of `spec` that is unknown, or any of another type.
+pub(super) fn read_stored<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
+    known(value, &|path| !path.starts_with("spec"))
+}
+
+fn known<T: DeserializeOwned>(
+    value: &Value,
+    may_be_unknown: &dyn Fn(&str) -> bool,
+) -> Result<T, Refusal> {
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let read = serde_ignored::deserialize(tracked, |path| {
         let path = path_of(&path);
-        // What it is has been read already; not every type keeps it.
-        if !matches!(path.as_str(), "apiVersion" | "kind") {
+        if !may_be_unknown(&path) {
             unknown.push(path);
         }
     });
