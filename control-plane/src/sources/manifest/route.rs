@@ -22,6 +22,7 @@ use crate::model::{
     Rule,
 };
 
+mod cors;
 pub(super) mod filters;
 pub(super) mod matches;
 

@@ -8,8 +8,10 @@
 
 use regex::bytes::RegexBuilder;
 
-use super::super::{Refusal, check};
-use crate::model::TextMatch;
+use crate::{
+    model::TextMatch,
+    sources::manifest::{Refusal, check},
+};
 
 /// Bytes of a compiled expression; what a proxy spends on each.
 const LARGEST: usize = 256 * 1024;
@@ -17,7 +19,7 @@ const LONGEST: usize = 1024;
 const DEEPEST: u32 = 64;
 
 /// An expression for a whole text.
-pub(in super::super) fn expression(field: &str, text: &str) -> Result<(), Refusal> {
+pub(in crate::sources::manifest) fn expression(field: &str, text: &str) -> Result<(), Refusal> {
     let refused = |why: String| {
         let remedy = "write an expression in RE2 syntax, without look-around and back-references";
         Err(Refusal::new(field, format!("is {text:?}, {why}"), remedy))
@@ -47,14 +49,14 @@ pub(in super::super) fn expression(field: &str, text: &str) -> Result<(), Refusa
 }
 
 /// A header as it is compared.
-pub(in super::super) struct Header<'a> {
-    pub(in super::super) name: &'a str,
-    pub(in super::super) value: &'a str,
-    pub(in super::super) expression: bool,
+pub(in crate::sources::manifest) struct Header<'a> {
+    pub(in crate::sources::manifest) name: &'a str,
+    pub(in crate::sources::manifest) value: &'a str,
+    pub(in crate::sources::manifest) expression: bool,
 }
 
 /// All of them.
-pub(in super::super) fn headers<'a>(
+pub(in crate::sources::manifest) fn headers<'a>(
     all: impl Iterator<Item = Header<'a>>,
 ) -> Result<Vec<(String, TextMatch)>, Refusal> {
     let mut headers: Vec<(&str, String, TextMatch)> = Vec::new();
@@ -90,7 +92,7 @@ pub(in super::super) fn headers<'a>(
 }
 
 /// RFC 9110 §5.5, without what a parser strips.
-pub(in super::super) fn header_value(field: &str, value: &str) -> Result<(), Refusal> {
+pub(in crate::sources::manifest) fn header_value(field: &str, value: &str) -> Result<(), Refusal> {
     let is_text = |it: u8| it == b'\t' || (0x20..0x7f).contains(&it) || it >= 0x80;
     match value.is_empty() || !value.bytes().all(is_text) || value.trim() != value {
         true => {
