@@ -38,6 +38,10 @@ impl request::Request for Request {
         path.as_bytes()
     }
 
+    fn query(&self) -> Option<&[u8]> {
+        self.target.split_once('?').map(|it| it.1.as_bytes())
+    }
+
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers
             .iter()

@@ -6,8 +6,12 @@
 //! budget, weights) hangs on it as atomics in `cells`. Never does I/O.
 
 mod cells;
+mod cors;
+mod expression;
+mod filters;
 mod health;
 mod policy;
+mod routes;
 #[cfg(test)]
 pub(crate) mod samples;
 mod schedule;
@@ -20,7 +24,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -28,8 +31,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{addr::Range, identity::SpiffeId};
 
 pub(crate) use cells::{BackendCells, EndpointCells, RuleCells, Waiter};
+pub(crate) use cors::{Cors, Names, Origin};
+pub(crate) use expression::{Expression, Text};
+pub(crate) use filters::{FieldEdits, Filters, Mirror, PathEdit, Redirect, RequestEdits};
 pub(crate) use health::{Health, Rejected, Status, Stream};
 pub(crate) use policy::{BackendPolicy, CircuitBreaking, Limits, LoadBalancing, Retries, Timeouts};
+pub(crate) use routes::{
+    GrpcMatch, HeaderMatch, Match, PathMatch, QueryMatch, RouteTable, Rule, WeightedBackend,
+};
 pub(crate) use schedule::Schedule;
 
 /// Everything, at one moment.
@@ -140,67 +149,6 @@ impl Protocol {
     }
 }
 
-/// The matches of all rules, best first: the first that holds decides.
-/// Built by `route::table`, which orders them.
-#[derive(Debug, Default)]
-pub(crate) struct RouteTable {
-    pub(crate) entries: Vec<(Match, Arc<Rule>)>,
-    /// Any match asks for more of a path than "/": paths are then judged and
-    /// forwarded in canonical form.
-    pub(crate) has_path_rules: bool,
-}
-
-/// All of its conditions.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Match {
-    pub(crate) path: PathMatch,
-    pub(crate) headers: Vec<HeaderMatch>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum PathMatch {
-    Exact(Box<str>),
-    /// By segments; without its trailing slash, so "/" is "".
-    Prefix(Box<str>),
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix("".into())
-    }
-}
-
-/// Exact value; the name is lower-case.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct HeaderMatch {
-    pub(crate) name: Box<str>,
-    pub(crate) value: Box<str>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Rule {
-    /// "namespace/name" of the route, for logs and metrics.
-    pub(crate) route: Arc<str>,
-    /// Position in its route.
-    pub(crate) index: u32,
-    /// Never empty: a rule without backends gets the parent's default.
-    pub(crate) backends: Vec<WeightedBackend>,
-    /// Over the weights of `backends`, in their order.
-    pub(crate) schedule: Schedule,
-    /// `HTTPRouteTimeouts.request`.
-    pub(crate) request_timeout: Option<Duration>,
-    /// `HTTPRouteTimeouts.backendRequest`.
-    pub(crate) backend_timeout: Option<Duration>,
-    pub(crate) cells: Arc<RuleCells>,
-}
-
-#[derive(Debug)]
-pub(crate) struct WeightedBackend {
-    pub(crate) weight: u32,
-    /// Or why it can't be used: its share is answered `backend-invalid`.
-    pub(crate) backend: Result<Arc<Backend>, Box<str>>,
-}
-
 /// A destination: the endpoints behind one service port, and their policy.
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -240,6 +188,17 @@ impl Backend {
             ready,
             schedule,
         }
+    }
+
+    /// The same destination as a rule with its own retries sees it.
+    pub(crate) fn with_policy(&self, policy: BackendPolicy) -> Self {
+        Self::new(
+            self.service.clone(),
+            self.port,
+            Arc::new(policy),
+            self.endpoints.clone(),
+            Arc::clone(&self.cells),
+        )
     }
 
     /// For a pod that was called by its own address: whoever named it wants that

@@ -267,6 +267,7 @@ impl Planner for ToWorkload {
         Ok(Plan {
             permit,
             rule: None,
+            filters: None,
             backend: Arc::clone(&self.backend),
         })
     }

@@ -292,6 +292,7 @@ impl Planner for ToService {
             Target::Workload(backend) => Ok(Plan {
                 permit: Permit::outbound(None),
                 rule: None,
+                filters: None,
                 backend: Arc::clone(backend),
             }),
             Target::Service(port) => {
@@ -301,6 +302,7 @@ impl Planner for ToService {
                 })?;
                 Ok(Plan {
                     rule: choice.rule.cloned(),
+                    filters: choice.filters.cloned(),
                     backend: Arc::clone(choice.backend),
                     permit: Permit::outbound(choice.path),
                 })

@@ -238,7 +238,8 @@ impl Fault {
 /// How it ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// The application's answer was passed on, whatever its status.
+    /// The application's answer was passed on, whatever its status; or a
+    /// route's filter answered as its author wanted.
     Answered,
     /// An opaque connection ended as its two ends wanted.
     Carried,

@@ -183,6 +183,8 @@ pub mod http1 {
         Edit {
             framing,
             path: None,
+            host: None,
+            fields: None,
             persistence,
             extra: &[],
         }

@@ -88,7 +88,11 @@ fn destination(address: SocketAddr, meaning: &Meaning, now: u64) -> Value {
 
 fn routes(table: &RouteTable, now: u64) -> Vec<Value> {
     let share = |weighted: &WeightedBackend| match &weighted.backend {
-        Ok(of) => json!({"weight": weighted.weight, "backend": backend(of, now)}),
+        Ok(of) => json!({
+            "weight": weighted.weight,
+            "backend": backend(of, now),
+            "filters": weighted.filters.as_ref().map(|filters| format!("{filters:?}")),
+        }),
         Err(why) => json!({"weight": weighted.weight, "invalid": why}),
     };
     let entries = table.entries.iter();

@@ -18,7 +18,7 @@ use crate::{
     detect::Patience,
     discovery::{Asker, Backend, EndpointKey, Meaning, Snapshot},
     drain,
-    http::{exchange::Context, h1::Limits, server},
+    http::{exchange::Context, h1::Limits, mirror::Mirrors, server},
     inbound::{self, Inbound, Locals},
     listen::{Gate, Listener, Origin},
     outbound::{self, Outbound},
@@ -243,14 +243,17 @@ fn context(side: Side, settings: &Settings, shares: &Shares) -> Rc<Context> {
         Arc::clone(&shares.certificates),
         Arc::clone(metrics),
     );
+    let pool = Pool::new(settings.pool.clone(), connector, Arc::clone(metrics));
+    let limits = settings.http.limits;
     Rc::new(Context {
         side,
         snapshot: RefCell::new(Arc::clone(&shares.snapshots.borrow())),
-        pool: Pool::new(settings.pool.clone(), connector, Arc::clone(metrics)),
+        mirrors: Mirrors::new(Rc::clone(&pool), limits, metrics.mirror.requests.clone()),
+        pool,
         averages: RefCell::new(Averages::new()),
         random: RefCell::new(fastrand::Rng::new()),
         epoch: shares.epoch,
-        limits: settings.http.limits,
+        limits,
     })
 }
 
@@ -265,10 +268,8 @@ fn endpoints(snapshot: &Snapshot) -> HashSet<EndpointKey> {
             Meaning::Service(port) => {
                 hold(&port.default);
                 let rules = port.routes.iter().flat_map(|routes| &routes.entries);
-                for backend in rules.flat_map(|(_, rule)| &rule.backends) {
-                    if let Ok(backend) = &backend.backend {
-                        hold(backend);
-                    }
+                for backend in rules.flat_map(|(_, rule)| rule.destinations()) {
+                    hold(backend);
                 }
             }
             Meaning::Unmeshed | Meaning::Unknown => {}

@@ -9,7 +9,9 @@
 
 mod access;
 mod endpoint;
+mod filter;
 mod key;
+mod route;
 mod service;
 mod unknown;
 
@@ -25,11 +27,18 @@ use crate::{addr::Range, discovery::Workload, tls::certs::Bundle};
 use self::key::{key, name};
 
 pub(crate) use endpoint::{Change, Member};
+pub(crate) use filter::{Filter, HeaderModifier};
 pub(crate) use key::Key;
-pub(crate) use service::{RouteRule, Service, Target};
+pub(crate) use route::{RouteRetry, RouteRule};
+pub(crate) use service::{Service, Target};
 
 /// What this proxy can enforce; the control plane renders policy in it alone.
-pub(crate) const FEATURES: &[&str] = &["http-route/v1", "access-policy/v1", "backend-policy/v1"];
+pub(crate) const FEATURES: &[&str] = &[
+    "http-route/v1",
+    "http-route/v2",
+    "access-policy/v1",
+    "backend-policy/v1",
+];
 
 /// Why a resource is of no use. Names the field.
 #[derive(Clone, PartialEq, Eq, Debug)]

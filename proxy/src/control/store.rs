@@ -9,6 +9,7 @@
 
 mod assemble;
 mod group;
+mod rules;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -51,6 +51,9 @@ pub(crate) struct Retries {
     pub(crate) grpc_statuses: Vec<u8>,
     pub(crate) non_idempotent: bool,
     pub(crate) per_try_timeout: Option<Duration>,
+    /// Waited at least, before what `base_backoff` and `max_backoff` add
+    /// (HTTPRouteRetry.backoff).
+    pub(crate) least_backoff: Duration,
     pub(crate) base_backoff: Duration,
     pub(crate) max_backoff: Duration,
     pub(crate) budget_percent: u32,
@@ -88,6 +91,7 @@ impl Default for BackendPolicy {
                 grpc_statuses: Vec::new(),
                 non_idempotent: false,
                 per_try_timeout: None,
+                least_backoff: Duration::ZERO,
                 base_backoff: Duration::from_millis(25),
                 max_backoff: Duration::from_millis(250),
                 budget_percent: 20,

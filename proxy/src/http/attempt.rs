@@ -24,9 +24,10 @@ use crate::{
 use super::{
     answer::{FAULT, heard},
     body::{Alongside, Kept, pump},
-    exchange::{Refusal, Tries},
+    exchange::Refusal,
     message::{Answer, Break, Broken, Chunk, Edit, Response, Trailers, Upstream, Version},
     retry::{Attempt, Failure},
+    tries::Tries,
 };
 
 use first::{First, is_grpc};
@@ -47,7 +48,7 @@ pub(crate) enum Tried {
 pub(crate) struct Caller<'a, V: Version> {
     pub(crate) request: &'a V::Request,
     pub(crate) body: &'a mut V::Incoming,
-    pub(crate) kept: &'a Kept<V::Trailers>,
+    pub(crate) kept: &'a Kept<V>,
     pub(crate) answer: &'a mut V::Answer,
 }
 
@@ -90,6 +91,7 @@ pub(crate) async fn attempt<V: Version>(
         attempt: tries.number(),
         mesh: is_mesh,
         path: tries.plan.permit.path(),
+        filters: tries.plan.filters.as_deref().map(|of| &of.request),
     };
     let last = caller.kept.is_empty_request();
     let sent = upstream.send(caller.request, edit, last).await;
@@ -186,11 +188,11 @@ impl Way<'_, '_> {
     }
 
     /// Whether an answer that could stand is tried again.
-    fn again<T>(
+    fn again<V: Version>(
         &mut self,
         failure: Failure,
-        request: &impl Request,
-        kept: &Kept<T>,
+        request: &V::Request,
+        kept: &Kept<V>,
         record: &mut Record,
     ) -> Option<Duration> {
         let sent =
@@ -204,11 +206,11 @@ impl Way<'_, '_> {
             .again(failed, request.method(), kept.is_replayable(), record)
     }
 
-    fn late<T>(
+    fn late<V: Version>(
         &mut self,
         reason: Reason,
-        request: &impl Request,
-        kept: &Kept<T>,
+        request: &V::Request,
+        kept: &Kept<V>,
         record: &mut Record,
     ) -> Tried {
         self.tries
@@ -282,11 +284,11 @@ impl Way<'_, '_> {
     }
 
     /// The connection broke before anything was passed on.
-    fn broken<T>(
+    fn broken<V: Version>(
         &mut self,
         broken: Broken,
-        request: &impl Request,
-        kept: &Kept<T>,
+        request: &V::Request,
+        kept: &Kept<V>,
         record: &mut Record,
     ) -> Tried {
         let died = self.is_reused

@@ -16,23 +16,25 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     message::{Break, Chunk, Incoming, Outgoing, Version},
+    mirror::Copies,
     retry::REPLAY_BYTES,
 };
 
 /// What was read of a request's body.
-#[derive(Debug)]
-pub(crate) struct Kept<Trailers> {
+pub(crate) struct Kept<V: Version> {
     /// There never was a body.
     is_empty: bool,
     chunks: RefCell<Vec<Bytes>>,
-    trailers: RefCell<Option<Trailers>>,
+    trailers: RefCell<Option<V::Trailers>>,
     bytes: Cell<u64>,
     is_whole: Cell<bool>,
     keeps: Cell<bool>,
+    /// For mirrors, until they have it whole.
+    copies: RefCell<Option<Box<Copies<V>>>>,
 }
 
-impl<Trailers> Kept<Trailers> {
-    pub(crate) fn new(is_empty: bool) -> Self {
+impl<V: Version> Kept<V> {
+    pub(crate) fn new(is_empty: bool, copies: Option<Copies<V>>) -> Self {
         Self {
             is_empty,
             chunks: RefCell::default(),
@@ -40,6 +42,7 @@ impl<Trailers> Kept<Trailers> {
             bytes: Cell::new(0),
             is_whole: Cell::new(false),
             keeps: Cell::new(true),
+            copies: RefCell::new(copies.map(Box::new)),
         }
     }
 
@@ -71,6 +74,18 @@ impl<Trailers> Kept<Trailers> {
         if self.keeps.get() {
             self.chunks.borrow_mut().push(data.clone());
         }
+        let mut copies = self.copies.borrow_mut();
+        if copies.as_mut().is_some_and(|copies| !copies.add(data)) {
+            *copies = None;
+        }
+    }
+
+    fn end(&self, trailers: Option<V::Trailers>) {
+        if let Some(copies) = self.copies.take() {
+            copies.send(trailers.as_ref());
+        }
+        self.trailers.replace(trailers);
+        self.is_whole.set(true);
     }
 
     fn chunk(&self, index: usize) -> Option<Bytes> {
@@ -92,7 +107,7 @@ pub(crate) enum Pumped<Outgoing> {
 /// Sends what is kept from earlier attempts, then what the caller still sends.
 pub(crate) async fn pump<V: Version>(
     incoming: &mut V::Incoming,
-    kept: &Kept<V::Trailers>,
+    kept: &Kept<V>,
     mut outgoing: V::Outgoing,
 ) -> Pumped<V::Outgoing> {
     if kept.is_empty {
@@ -125,11 +140,8 @@ pub(crate) async fn pump<V: Version>(
                     return Pumped::Unwanted;
                 }
             }
-            Ok(Chunk::Trailers(trailers)) => {
-                kept.trailers.replace(Some(trailers));
-                kept.is_whole.set(true);
-            }
-            Ok(Chunk::End) => kept.is_whole.set(true),
+            Ok(Chunk::Trailers(trailers)) => kept.end(Some(trailers)),
+            Ok(Chunk::End) => kept.end(None),
             Err(left) => return Pumped::Caller(left),
         }
     }

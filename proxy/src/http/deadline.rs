@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     discovery::{BackendPolicy, Rule},
     outcome::Reason,
-    request::Request,
+    request::{Request, is_grpc},
 };
 
 /// The times of one request; `None` never ends.
@@ -86,11 +86,7 @@ fn shortest<const N: usize>(times: [Option<Duration>; N]) -> Option<Duration> {
 
 /// Of gRPC requests alone; elsewhere the header means nothing.
 fn grpc_timeout(request: &impl Request) -> Option<Duration> {
-    let is_grpc = request.header("content-type").any(|value| {
-        let rest = value.strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    });
-    if !is_grpc {
+    if !is_grpc(request) {
         return None;
     }
     request

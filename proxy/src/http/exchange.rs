@@ -1,38 +1,35 @@
-//! THE order of an exchange: plan → limit → attempt (pick, send, maybe again)
-//! → answer → record. Both HTTP versions and both sides go through here.
+//! THE order of an exchange: plan → filter → limit → attempt (pick, send, maybe
+//! again) → answer → record. Both HTTP versions and both sides go through here.
 //!
 //! Comes after `server`, which read a request's head. Decisions are pure calls
-//! (`Planner`, `retry`); moving one attempt's bytes is `attempt`'s work. Never
+//! (`Planner`, `retry`, which `tries` asks); moving one attempt's bytes is
+//! `attempt`'s work. Never
 //! knows a policy, a socket or a protocol's syntax.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::info;
 
 use crate::{
     authz::{Denial, Permit},
     clock::Epoch,
-    discovery::{Backend, Endpoint, EndpointKey, Rule, Snapshot},
+    discovery::{Backend, Filters, Rule, Snapshot},
     limit,
-    outcome::{Fault, Outcome, Reason, Retried, Side},
+    outcome::{Fault, Outcome, Reason, Side},
     record::Record,
     request::Request,
-    upstream::{
-        balance::{self, Averages, InFlight, Nobody},
-        breaker::{State, Transition, Verdict},
-        pool::{Pool, Wanted},
-        queue,
-    },
+    upstream::{balance::Averages, pool::Pool, queue},
 };
 
 use super::{
     attempt::{Caller, Tried, attempt},
     body::Kept,
     deadline::Deadline,
+    filter,
     h1::Limits,
     message::{Answer, Incoming, Version},
-    retry::{self, Attempt, Decision, Situation},
+    mirror::{self, Mirrors},
+    tries::{Tries, told},
 };
 
 /// What a worker's exchanges share, for one side.
@@ -45,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) epoch: Epoch,
     pub(crate) limits: Limits,
+    pub(crate) mirrors: Rc<Mirrors>,
 }
 
 /// What is to be done with a request.
@@ -53,6 +51,7 @@ pub(crate) struct Plan {
     /// Without it nothing is forwarded.
     pub(crate) permit: Permit,
     pub(crate) rule: Option<Arc<Rule>>,
+    pub(crate) filters: Option<Arc<Filters>>,
     pub(crate) backend: Arc<Backend>,
 }
 
@@ -118,6 +117,9 @@ async fn order<V: Version>(
     if let Some(policy) = plan.permit.policy() {
         record.judged_by(policy);
     }
+    if let Some(ended) = filter::enter(&plan, call, record).await {
+        return Ok(ended);
+    }
     let now = Instant::now();
     let deadline = Deadline::new(
         plan.rule.as_deref(),
@@ -182,7 +184,9 @@ async fn attempts<V: Version>(
     record: &mut Record,
 ) -> Result<Outcome, Refusal> {
     let mut tries = Tries::new(cx, plan, deadline, call.attempt);
-    let kept = Kept::new(call.body.is_end());
+    let is_empty = call.body.is_end();
+    let copies = mirror::copies::<V>(cx, plan, &call.request, is_empty);
+    let kept = Kept::new(is_empty, copies);
     let ended = loop {
         let flight = tries.pick()?;
         record.attempt(flight.endpoint());
@@ -208,187 +212,4 @@ async fn attempts<V: Version>(
     };
     record.received(kept.bytes());
     ended
-}
-
-/// The attempts of one request: which endpoints had it, and what may follow.
-pub(crate) struct Tries<'a> {
-    pub(crate) cx: &'a Context,
-    pub(crate) plan: &'a Plan,
-    pub(crate) deadline: &'a Deadline,
-    /// `weft-attempt` as it came.
-    incoming: u32,
-    tried: smallvec::SmallVec<[EndpointKey; 4]>,
-    /// The endpoint of a broken connection, to be asked once more.
-    same: Option<EndpointKey>,
-    retries: u32,
-    is_replayed: bool,
-    made: u32,
-}
-
-impl<'a> Tries<'a> {
-    fn new(cx: &'a Context, plan: &'a Plan, deadline: &'a Deadline, incoming: u32) -> Self {
-        Self {
-            cx,
-            plan,
-            deadline,
-            incoming,
-            tried: smallvec::SmallVec::new(),
-            same: None,
-            retries: 0,
-            is_replayed: false,
-            made: 0,
-        }
-    }
-
-    fn pick(&mut self) -> Result<InFlight, Refusal> {
-        if let Some(same) = self.same.take() {
-            self.tried.retain(|key| *key != same);
-        }
-        let now_ms = self.now_ms();
-        let mut averages = self.cx.averages.borrow_mut();
-        let mut random = self.cx.random.borrow_mut();
-        let picked = balance::pick(
-            &self.plan.backend,
-            &mut averages,
-            &self.tried,
-            now_ms,
-            &mut random,
-        );
-        let flight = picked.map_err(Nobody::reason)?;
-        self.tried.push(flight.endpoint().key);
-        self.made += 1;
-        Ok(flight)
-    }
-
-    /// Whoever met a connection that its server had closed meets no second one:
-    /// servers close what idled together at once.
-    pub(crate) fn wanted(&self) -> Wanted {
-        if self.is_replayed {
-            Wanted::New
-        } else {
-            Wanted::Any
-        }
-    }
-
-    /// Which try is under way, counted over all proxies of the request.
-    pub(crate) fn number(&self) -> u32 {
-        self.incoming
-            .saturating_add(self.made)
-            .saturating_sub(1)
-            .max(1)
-    }
-
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.cx.epoch.milliseconds(Instant::now())
-    }
-
-    /// The time until another attempt; `None`: there is none, and why is recorded.
-    pub(crate) fn again(
-        &mut self,
-        failed: Attempt,
-        method: &str,
-        replayable: bool,
-        record: &mut Record,
-    ) -> Option<Duration> {
-        let backend = &self.plan.backend;
-        let now = Instant::now();
-        let situation = Situation {
-            method,
-            replayable,
-            incoming_attempt: self.incoming,
-            retries: self.retries,
-            replayed: self.is_replayed,
-            other_endpoint: backend
-                .ready()
-                .iter()
-                .any(|endpoint| !self.tried.contains(&endpoint.key)),
-            remaining: self.deadline.remaining(now),
-        };
-        let now_ms = self.cx.epoch.milliseconds(now);
-        let mut random = self.cx.random.borrow_mut();
-        let withdraw = || limit::withdraw(backend, now_ms);
-        match retry::decide(
-            &failed,
-            &situation,
-            &backend.policy.retries,
-            &mut random,
-            withdraw,
-        ) {
-            Decision::Again { on, backoff, kind } => {
-                self.same = (on == retry::On::Same)
-                    .then(|| self.tried.last().copied())
-                    .flatten();
-                match kind {
-                    Retried::Unsent => {}
-                    Retried::Replay => self.is_replayed = true,
-                    Retried::Policy => self.retries += 1,
-                }
-                record.retried(kind);
-                Some(backoff)
-            }
-            Decision::Stop(why) => {
-                record.not_retried(why);
-                None
-            }
-        }
-    }
-
-    /// What follows a failure of which nothing was passed on.
-    pub(crate) fn after(
-        &mut self,
-        failed: Attempt,
-        reason: Reason,
-        method: &str,
-        replayable: bool,
-        record: &mut Record,
-    ) -> Tried {
-        match self.again(failed, method, replayable, record) {
-            Some(backoff) => Tried::Again(backoff),
-            None => Tried::Refused(reason.into()),
-        }
-    }
-
-    /// How long the endpoint took to begin its answer.
-    pub(crate) fn observe(&self, flight: &InFlight, began: Instant) {
-        let now = Instant::now();
-        let now_ms = self.cx.epoch.milliseconds(now);
-        self.cx
-            .averages
-            .borrow_mut()
-            .observe(flight.endpoint().key, now - began, now_ms);
-    }
-
-    /// What an attempt showed of its endpoint; the first word counts.
-    pub(crate) fn report(&self, flight: &mut InFlight, verdict: Verdict, record: &Record) {
-        let now_ms = self.now_ms();
-        if verdict == Verdict::Failure {
-            self.cx
-                .averages
-                .borrow_mut()
-                .punish(flight.endpoint().key, now_ms);
-        }
-        if let Some(change) = flight.report(&self.plan.backend, verdict, now_ms) {
-            told(&self.plan.backend, flight.endpoint(), &change, record);
-        }
-    }
-}
-
-/// A breaker's change is an event for operators.
-fn told(backend: &Backend, endpoint: &Endpoint, change: &Transition, record: &Record) {
-    record.metrics().breaker.transitions.inc(change.to.as_str());
-    let until_ms = match change.to {
-        State::Ejected { until_ms } => until_ms,
-        State::In { .. } | State::Probing => 0,
-    };
-    info!(
-        service = %backend.service,
-        port = backend.port,
-        pod = %endpoint.pod,
-        uid = %endpoint.uid,
-        from = change.from.as_str(),
-        to = change.to.as_str(),
-        why = change.why.as_str(),
-        until_ms,
-        "breaker moved an endpoint"
-    );
 }

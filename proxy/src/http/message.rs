@@ -9,24 +9,27 @@ use std::{rc::Rc, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    discovery::{Backend, Endpoint},
+    discovery::{Backend, Endpoint, FieldEdits, RequestEdits},
     outcome::{Fault, Reason},
     request,
     upstream::pool::{Pool, Wanted},
 };
 
-use super::h1::Limits;
+use super::{filter::Reply, h1::Limits};
 
 /// HTTP/1 or HTTP/2.
-pub(crate) trait Version {
+pub(crate) trait Version: 'static {
     type Request: request::Request;
     type Response: Response;
-    type Trailers: Trailers;
+    type Trailers: Trailers + Clone;
     type Incoming: Incoming<Self::Trailers>;
     type Answer: Answer<Self::Response, Self::Trailers>;
     type Upstream: Upstream<Self::Request, Outgoing = Self::Outgoing, Responding = Self::Responding>;
     type Outgoing: Outgoing<Self::Trailers>;
     type Responding: Responding<Self::Response, Self::Trailers>;
+
+    /// Another one for a mirror; `None` for what is no single exchange.
+    fn copy(request: &Self::Request) -> Option<Self::Request>;
 
     /// After a 101: carries what is no longer HTTP until both sides end.
     async fn tunnel(
@@ -86,6 +89,10 @@ pub(crate) trait Answer<Response, Trailers> {
     async fn flush(&mut self) -> Result<(), Break>;
     /// Ends the body, with trailers or without.
     async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Break>;
+    /// The final head that is passed on gets these.
+    fn edit(&mut self, fields: Arc<FieldEdits>);
+    /// Instead of asking an endpoint. Only before `head`.
+    async fn reply(&mut self, reply: Reply) -> Result<(), Break>;
     /// Takes back a head of which nothing has left yet; `false` where it has.
     fn retract(&mut self) -> bool;
     /// Only before `head`, or once it was taken back.
@@ -104,8 +111,10 @@ pub(crate) struct Edit<'a> {
     pub(crate) attempt: u32,
     /// The endpoint is reached through its proxy.
     pub(crate) mesh: bool,
-    /// Forwarded instead of the request's own path: the form that was judged.
+    /// Forwarded instead of the request's own path.
     pub(crate) path: Option<&'a [u8]>,
+    /// What a route's filters change beside the path.
+    pub(crate) filters: Option<&'a RequestEdits>,
 }
 
 /// A ready connection to an endpoint, for one request.

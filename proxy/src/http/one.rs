@@ -36,6 +36,10 @@ impl message::Version for One {
     type Outgoing = Outgoing;
     type Responding = Responding;
 
+    fn copy(request: &Request) -> Option<Request> {
+        (!request.0.is_websocket_upgrade()).then(|| Request(request.0.clone()))
+    }
+
     async fn tunnel(
         incoming: &mut Incoming,
         outgoing: &mut Outgoing,

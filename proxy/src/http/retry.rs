@@ -218,13 +218,13 @@ fn in_time(situation: &Situation<'_>, backoff: Duration) -> Result<(), NotRetrie
     }
 }
 
-/// Exponential with full jitter: callers that failed together don't come back
-/// together.
+/// Exponential with full jitter, after the least wait: callers that failed
+/// together don't come back together.
 fn backoff(policy: &Retries, retries: u32, random: &mut fastrand::Rng) -> Duration {
     let grown = policy
         .base_backoff
         .saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX));
-    grown.min(policy.max_backoff).mul_f64(random.f64())
+    policy.least_backoff + grown.min(policy.max_backoff).mul_f64(random.f64())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use h2::SendStream;
 use http::HeaderMap;
 
 use super::message::{self, Break};
+use crate::discovery::FieldEdits;
 
 pub(super) use caller::{Answer, Incoming, Request};
 use endpoint::{Outgoing, Responding, Response, Upstream};
@@ -30,6 +31,10 @@ impl message::Version for Two {
     type Upstream = Upstream;
     type Outgoing = Outgoing;
     type Responding = Responding;
+
+    fn copy(request: &Request) -> Option<Request> {
+        Some(Request(request.0.clone()))
+    }
 
     async fn tunnel(
         _: &mut Incoming,
@@ -57,6 +62,18 @@ async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2:
         stream.send_data(data.split_to(room.min(data.len())), false)?;
     }
     Ok(())
+}
+
+/// What a route's filters change of a head's fields.
+fn edit(fields: &mut HeaderMap, edits: &FieldEdits) {
+    for edit in edits.iter() {
+        if !edit.keeps {
+            fields.remove(&edit.name);
+        }
+        for value in &edit.values {
+            fields.append(edit.name.clone(), value.clone());
+        }
+    }
 }
 
 fn finish(stream: &mut SendStream<Bytes>, trailers: Option<HeaderMap>) -> Result<(), h2::Error> {

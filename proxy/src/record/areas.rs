@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub(crate) tls: Tls,
     pub(crate) pool: Pool,
     pub(crate) breaker: Breaker,
+    pub(crate) mirror: Mirror,
 }
 
 impl Metrics {
@@ -32,6 +33,7 @@ impl Metrics {
             tls: Tls::register(&mut registry.area("tls")),
             pool: Pool::register(&mut registry.area("pool")),
             breaker: Breaker::register(&mut registry.area("breaker")),
+            mirror: Mirror::register(&mut registry.area("mirror")),
         }
     }
 }
@@ -258,6 +260,34 @@ impl Breaker {
                 "transitions",
                 "Endpoints that the breaker ejected, probed or took back in, by the state that they went to",
                 Tally::new("to", &["in", "ejected", "probing"]),
+            ),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    /// `answered`, or why not.
+    pub(crate) requests: Tally,
+}
+
+impl Mirror {
+    fn register(area: &mut Area<'_>) -> Self {
+        const RESULTS: [&str; 8] = [
+            "answered",
+            "failed",
+            "timed-out",
+            "too-large",
+            "incomplete",
+            "busy",
+            "upgrade",
+            "invalid",
+        ];
+        Self {
+            requests: area.register(
+                "requests",
+                "Copies of requests that a route's mirrors were owed, by what became of each",
+                Tally::new("result", &RESULTS),
             ),
         }
     }

@@ -158,8 +158,7 @@ fn backends(snapshot: &Snapshot) -> Vec<&Arc<Backend>> {
             Meaning::Service(service) => {
                 all.push(&service.default);
                 let rules = service.routes.iter().flat_map(|table| &table.entries);
-                let weighted = rules.flat_map(|(_, rule)| &rule.backends);
-                all.extend(weighted.filter_map(|weighted| weighted.backend.as_ref().ok()));
+                all.extend(rules.flat_map(|(_, rule)| rule.destinations()));
             }
             // One pod's own address: a gauge of one adds nothing, and there
             // may be as many as there are pods.

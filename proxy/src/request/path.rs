@@ -172,7 +172,7 @@ fn decoded(path: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-fn hex(high: u8, low: u8) -> Option<u8> {
+pub(super) fn hex(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| {
         char::from(byte)
             .to_digit(16)

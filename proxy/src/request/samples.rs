@@ -6,6 +6,7 @@ use super::Request;
 pub(crate) struct Sample {
     pub(crate) method: String,
     pub(crate) path: Vec<u8>,
+    pub(crate) query: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -14,12 +15,18 @@ impl Sample {
         Self {
             method: "GET".into(),
             path: path.into(),
+            query: None,
             headers: Vec::new(),
         }
     }
 
     pub(crate) fn with_method(mut self, method: &str) -> Self {
         self.method = method.into();
+        self
+    }
+
+    pub(crate) fn with_query(mut self, query: &str) -> Self {
+        self.query = Some(query.into());
         self
     }
 
@@ -36,6 +43,10 @@ impl Request for Sample {
 
     fn path(&self) -> &[u8] {
         &self.path
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.query.as_deref().map(str::as_bytes)
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    discovery::{Protocol, RuleCells, Schedule, WeightedBackend, samples},
+    discovery::{
+        Expression, GrpcMatch, HeaderMatch, Match, PathEdit, Protocol, QueryMatch, RuleCells,
+        Schedule, Text, WeightedBackend, samples,
+    },
     request::samples::Sample,
 };
 
@@ -33,6 +36,7 @@ fn rule(route: &str, index: u32) -> Arc<Rule> {
         vec![WeightedBackend {
             weight: 1,
             backend: Ok(backend()),
+            filters: None,
         }],
     )
 }
@@ -40,21 +44,21 @@ fn rule(route: &str, index: u32) -> Arc<Rule> {
 fn exact(path: &str) -> Match {
     Match {
         path: PathMatch::Exact(path.into()),
-        headers: Vec::new(),
+        ..Match::default()
     }
 }
 
 fn prefix(path: &str) -> Match {
     Match {
         path: PathMatch::Prefix(path.into()),
-        headers: Vec::new(),
+        ..Match::default()
     }
 }
 
 fn with(mut one: Match, name: &str, value: &str) -> Match {
     one.headers.push(HeaderMatch {
         name: name.into(),
-        value: value.into(),
+        value: Text::Exact(value.into()),
     });
     one
 }
@@ -77,6 +81,7 @@ fn one_route(matches: Vec<Vec<Match>>) -> ServicePort {
         .map(|(matches, index)| (matches, rule("shop/r", index)));
     port(vec![Attached {
         created_milliseconds: 0,
+        is_grpc: false,
         rules: rules.collect(),
     }])
 }
@@ -142,10 +147,12 @@ fn prefixes_go_by_segments_and_headers_beat_no_headers() {
 fn exact_beats_longer_prefix_beats_headers_beats_age() {
     let old = |index, one| Attached {
         created_milliseconds: 1,
+        is_grpc: false,
         rules: vec![(vec![one], rule("shop/old", index))],
     };
     let new = |index, one| Attached {
         created_milliseconds: 2,
+        is_grpc: false,
         rules: vec![(vec![one], rule("shop/new", index))],
     };
     let port = port(vec![
@@ -170,6 +177,7 @@ fn exact_beats_longer_prefix_beats_headers_beats_age() {
 fn ties_go_to_the_oldest_then_to_the_name_then_to_the_order() {
     let attached = |created, name, index| Attached {
         created_milliseconds: created,
+        is_grpc: false,
         rules: vec![(vec![prefix("/a")], rule(name, index))],
     };
     let of = |routes| {
@@ -280,23 +288,28 @@ fn weights_are_exact_and_an_invalid_backend_gets_its_share_of_500() {
             WeightedBackend {
                 weight: 70,
                 backend: Ok(Arc::clone(&a)),
+                filters: None,
             },
             WeightedBackend {
                 weight: 20,
                 backend: Ok(Arc::clone(&b)),
+                filters: None,
             },
             WeightedBackend {
                 weight: 10,
                 backend: Err("no such service".into()),
+                filters: None,
             },
             WeightedBackend {
                 weight: 0,
                 backend: Err("no such service".into()),
+                filters: None,
             },
         ],
     );
     let port = port(vec![Attached {
         created_milliseconds: 0,
+        is_grpc: false,
         rules: vec![(Vec::new(), split)],
     }]);
     let mut counts: HashMap<_, u32> = HashMap::new();
@@ -327,10 +340,12 @@ fn weights_are_exact_over_workers() {
     let backends = [(9, &a), (1, &b)].map(|(weight, one)| WeightedBackend {
         weight,
         backend: Ok(Arc::clone(one)),
+        filters: None,
     });
     let split = rule_of("shop/split", 0, backends.into());
     let port = port(vec![Attached {
         created_milliseconds: 0,
+        is_grpc: false,
         rules: vec![(Vec::new(), split)],
     }]);
     let count = || {
@@ -356,16 +371,294 @@ fn all_weights_zero_is_500() {
         vec![WeightedBackend {
             weight: 0,
             backend: Ok(backend()),
+            filters: None,
         }],
     );
     let port = port(vec![Attached {
         created_milliseconds: 0,
+        is_grpc: false,
         rules: vec![(Vec::new(), zero)],
     }]);
     assert_eq!(
         chosen(&port, &Sample::get("/")),
         Err(Reason::BackendInvalid)
     );
+}
+
+fn expression(path: &str) -> Match {
+    Match {
+        path: PathMatch::Expression(Expression::new(path).unwrap()),
+        ..Match::default()
+    }
+}
+
+fn method(mut one: Match, method: &str) -> Match {
+    one.method = Some(method.into());
+    one
+}
+
+fn query(mut one: Match, name: &str, value: &str) -> Match {
+    one.query.push(QueryMatch {
+        name: name.into(),
+        value: Text::Exact(value.into()),
+    });
+    one
+}
+
+/// HTTPRouteRule.matches: "Exact" path, longest prefix, method, most headers,
+/// most query parameters. Each rule beats all that follow it.
+#[test]
+fn precedence_is_path_then_method_then_headers_then_query() {
+    let best_first = vec![
+        exact("/a/b"),
+        expression("/a/.*"),
+        expression("/a.*"),
+        with(method(prefix("/a/b"), "GET"), "x", "1"),
+        method(query(query(prefix("/a/b"), "p", "1"), "q", "1"), "GET"),
+        method(prefix("/a/b"), "GET"),
+        with(with(prefix("/a/b"), "x", "1"), "y", "1"),
+        query(query(with(prefix("/a/b"), "x", "1"), "p", "1"), "q", "1"),
+        query(with(prefix("/a/b"), "x", "1"), "p", "1"),
+        with(prefix("/a/b"), "x", "1"),
+        query(prefix("/a/b"), "p", "1"),
+        prefix("/a/b"),
+        method(prefix("/a"), "GET"),
+        with(prefix("/"), "x", "1"),
+        prefix("/"),
+    ];
+    let request = Sample::get("/a/b")
+        .with_query("q=1&p=1")
+        .with("x", "1")
+        .with("y", "1");
+    for from in 0..best_first.len() {
+        let left = best_first.get(from..).unwrap();
+        // Worst first, so that the order in the route is no help.
+        let rules = left.iter().rev().map(|one| vec![one.clone()]).collect();
+        let best = u32::try_from(left.len() - 1).unwrap();
+        assert_eq!(chosen(&one_route(rules), &request), Ok(best), "{from}");
+    }
+}
+
+#[test]
+fn methods_are_compared_as_they_are_written() {
+    let port = one_route(vec![vec![method(prefix("/"), "POST")]]);
+    let chosen = |name: &str| chosen(&port, &Sample::get("/").with_method(name));
+    assert_eq!(chosen("POST"), Ok(0));
+    assert_eq!(chosen("post"), Err(Reason::NoRoute));
+    assert_eq!(chosen("GET"), Err(Reason::NoRoute));
+}
+
+/// The cases of the conformance test MeshHTTPRouteQueryParamMatching, and what
+/// HTTPQueryParamMatch says of repeated parameters.
+#[test]
+fn query_parameters_match_exactly_and_together() {
+    let port = one_route(vec![
+        vec![query(prefix("/"), "animal", "whale")],
+        vec![query(prefix("/"), "animal", "dolphin")],
+        vec![query(
+            query(prefix("/"), "animal", "dolphin"),
+            "color",
+            "blue",
+        )],
+        vec![
+            query(prefix("/path1"), "animal", "whale"),
+            with(prefix("/"), "version", "one"),
+        ],
+        vec![prefix("/path5")],
+    ]);
+    for (path, sent, expected) in [
+        ("/", "animal=whale", Ok(0)),
+        ("/", "animal=dolphin", Ok(1)),
+        ("/", "animal=dolphin&color=blue", Ok(2)),
+        ("/", "color=blue&animal=dolphin", Ok(2)),
+        ("/path1", "animal=whale", Ok(3)),
+        ("/path5", "animal=whale", Ok(4)),
+        ("/", "animal=whale&animal=dolphin", Ok(0)),
+        ("/", "animal=%77hale", Ok(0)),
+        ("/", "animal=shark", Err(Reason::NoRoute)),
+        ("/", "ANIMAL=whale", Err(Reason::NoRoute)),
+        ("/", "animal=dolphin2", Err(Reason::NoRoute)),
+        ("/", "", Err(Reason::NoRoute)),
+    ] {
+        let request = Sample::get(path).with_query(sent);
+        assert_eq!(chosen(&port, &request), expected, "{path}?{sent}");
+    }
+}
+
+#[test]
+fn expressions_are_of_the_whole_value() {
+    let text = |text: &str| Text::Expression(Expression::new(text).unwrap());
+    let mut of_header = Match::default();
+    of_header.headers.push(HeaderMatch {
+        name: "x".into(),
+        value: text("a|b, c"),
+    });
+    let mut of_query = Match::default();
+    of_query.query.push(QueryMatch {
+        name: "p".into(),
+        value: text("[0-9 ]+"),
+    });
+    let port = one_route(vec![
+        vec![expression("/v[0-9]+/.*")],
+        vec![of_header],
+        vec![of_query],
+    ]);
+    let get = Sample::get;
+    for (request, expected) in [
+        (get("/v12/x"), Ok(0)),
+        (get("/v12"), Err(Reason::NoRoute)),
+        (get("/x/v12/x"), Err(Reason::NoRoute)),
+        // The canonical path is what the expression is asked about.
+        (get("/%761/x"), Ok(0)),
+        (get("/").with("x", "a"), Ok(1)),
+        (get("/").with("x", "b").with("x", "c"), Ok(1)),
+        (get("/").with("x", "ab"), Err(Reason::NoRoute)),
+        (get("/").with_query("p=1+2%20"), Ok(2)),
+        (get("/").with_query("p=1"), Ok(2)),
+        (get("/").with_query("p=x1"), Err(Reason::NoRoute)),
+        (get("/").with_query("p="), Err(Reason::NoRoute)),
+    ] {
+        assert_eq!(chosen(&port, &request), expected, "{request:?}");
+    }
+}
+
+fn grpc(service: &str, method: &str, build: fn(&str) -> Text) -> Match {
+    let part = |text: &str| (!text.is_empty()).then(|| build(text));
+    Match {
+        grpc: Some(GrpcMatch {
+            service: part(service),
+            method: part(method),
+        }),
+        ..Match::default()
+    }
+}
+
+fn value(text: &str) -> Text {
+    Text::Exact(text.into())
+}
+
+fn pattern(text: &str) -> Text {
+    Text::Expression(Expression::new(text).unwrap())
+}
+
+/// Of a GRPCRoute whose rules are named by their index.
+fn grpc_route(matches: Vec<Vec<Match>>) -> ServicePort {
+    let rules = matches
+        .into_iter()
+        .zip(0..)
+        .map(|(matches, index)| (matches, rule("shop/g", index)));
+    port(vec![Attached {
+        created_milliseconds: 0,
+        is_grpc: true,
+        rules: rules.collect(),
+    }])
+}
+
+fn call(path: &str) -> Sample {
+    Sample::get(path)
+        .with_method("POST")
+        .with("content-type", "application/grpc+proto")
+}
+
+/// GRPCRouteRule.matches: characters of the service, of the method, headers.
+#[test]
+fn a_grpc_call_is_matched_by_service_then_method_then_headers() {
+    let best_first = [
+        with(grpc("pkg.Cart", "Add", value), "x", "1"),
+        grpc("pkg.Cart", "Add", value),
+        grpc("pkg.Cart", "", value),
+        grpc("", "Add", value),
+        grpc("pkg[.].*", "A.*", pattern),
+        grpc("", "A.*", pattern),
+        with(grpc("", "", value), "x", "1"),
+        grpc("", "", value),
+    ];
+    let request = call("/pkg.Cart/Add").with("x", "1");
+    for from in 0..best_first.len() {
+        let left = best_first.get(from..).unwrap();
+        let rules = left.iter().rev().map(|one| vec![one.clone()]).collect();
+        let best = u32::try_from(left.len() - 1).unwrap();
+        assert_eq!(chosen(&grpc_route(rules), &request), Ok(best), "{from}");
+    }
+}
+
+#[test]
+fn a_grpc_match_is_of_whole_parts() {
+    for (one, path, expected) in [
+        (grpc("pkg.Cart", "Add", value), "/pkg.Cart/Add", true),
+        (grpc("pkg.Cart", "Add", value), "/pkg.Cart/AddAll", false),
+        (grpc("pkg.Cart", "Add", value), "/pkg.cart/Add", false),
+        (grpc("pkg.Cart", "", value), "/pkg.Cart/Remove", true),
+        (grpc("pkg.Cart", "", value), "/pkg.CartV2/Add", false),
+        (grpc("", "Add", value), "/any/Add", true),
+        (grpc("pkg[.].*", "", pattern), "/pkg.Cart/Add", true),
+        (grpc("kg[.].*", "", pattern), "/pkg.Cart/Add", false),
+        (grpc("", "Add", value), "/Add", false),
+        (grpc("", "", value), "/Add", true),
+    ] {
+        let port = grpc_route(vec![vec![one.clone()]]);
+        assert_eq!(
+            chosen(&port, &call(path)).is_ok(),
+            expected,
+            "{one:?} {path}"
+        );
+    }
+}
+
+/// GRPCRouteRule.matches: "If no matches are specified, the implementation
+/// MUST match every gRPC request."
+#[test]
+fn a_grpc_route_takes_grpc_calls_alone() {
+    let port = grpc_route(vec![Vec::new()]);
+    assert_eq!(chosen(&port, &call("/pkg.Cart/Add")), Ok(0));
+    assert_eq!(chosen(&port, &Sample::get("/")), Err(Reason::NoRoute));
+    let web = Sample::get("/").with("content-type", "application/grpc-web");
+    assert_eq!(chosen(&port, &web), Err(Reason::NoRoute));
+    assert_eq!(Reason::NoRoute.grpc_status(), 12);
+    assert_eq!(Reason::BackendInvalid.grpc_status(), 14);
+}
+
+fn rewriting(matches: Vec<Match>, edit: PathEdit) -> ServicePort {
+    let mut filters = Filters::default();
+    filters.request.path = Some(edit);
+    let mut share = rule_of("shop/r", 0, Vec::new());
+    Arc::get_mut(&mut share)
+        .unwrap()
+        .backends
+        .push(WeightedBackend {
+            weight: 1,
+            backend: Ok(backend()),
+            filters: Some(Arc::new(filters)),
+        });
+    Arc::get_mut(&mut share).unwrap().schedule = Schedule::new([1]);
+    port(vec![Attached {
+        created_milliseconds: 0,
+        is_grpc: false,
+        rules: vec![(matches, share)],
+    }])
+}
+
+/// The path is canonical before it is judged, and edited after.
+#[test]
+fn a_rewrite_changes_what_is_forwarded_by_the_prefix_that_matched() {
+    let port = rewriting(
+        vec![prefix("/a"), prefix("/a/b")],
+        PathEdit::Prefix("/x".into()),
+    );
+    let path = |raw: &str| {
+        let choice = choose(&port, &Sample::get(raw)).unwrap();
+        String::from_utf8(choice.path.unwrap().into()).unwrap()
+    };
+    assert_eq!(path("/a"), "/x");
+    assert_eq!(path("/a/c"), "/x/c");
+    assert_eq!(path("/a/b/c"), "/x/c");
+    assert_eq!(path("/%61/%63"), "/x/c");
+    let everything = rewriting(Vec::new(), PathEdit::Full("/x".into()));
+    let choice = choose(&everything, &Sample::get("/a/c")).unwrap();
+    assert_eq!(choice.path.as_deref(), Some(&b"/x"[..]));
+    // What has no canonical form can't be rewritten.
+    let ambiguous = choose(&everything, &Sample::get("/a//c"));
+    assert_eq!(ambiguous.unwrap_err(), Reason::AmbiguousPath);
 }
 
 fn any_match() -> impl Strategy<Value = Match> {
@@ -395,6 +688,7 @@ proptest! {
         let build = |is_reversed: bool| {
             let mut attached: Vec<_> = routes.iter().enumerate().map(|(at, (created, matches))| Attached {
                 created_milliseconds: *created,
+                is_grpc: false,
                 rules: vec![(matches.clone(), rule(&format!("shop/{at}"), at as u32))],
             }).collect();
             if is_reversed {

@@ -20,7 +20,8 @@ use crate::{
     clock::Wall,
     discovery::{
         Access, AccessRule, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointState,
-        Known, Protocol, Security, ServicePort, Workload, WorkloadPort, samples,
+        Filters, Known, Protocol, RouteTable, Security, ServicePort, Workload, WorkloadPort,
+        samples,
     },
     drain::{Control, Phase},
     record::{self, AccessLog, Mode},
@@ -28,6 +29,8 @@ use crate::{
     telemetry::Registry,
     tls::authority::Authority,
 };
+
+mod routes;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -68,6 +71,9 @@ struct World {
     protocol: Protocol,
     /// Endpoints before the live one that nobody listens on.
     dead: u8,
+    /// Of a route that takes everything.
+    filters: Option<Filters>,
+    routes: Option<RouteTable>,
     tasks: Tasks,
     phases: Vec<Control>,
 }
@@ -80,6 +86,8 @@ impl World {
             access: Access::default(),
             protocol: Protocol::Detect,
             dead: 0,
+            filters: None,
+            routes: None,
             tasks: Tasks::new(),
             phases: Vec::new(),
         }
@@ -159,7 +167,7 @@ impl World {
         self.phases.push(phases);
     }
 
-    fn callers_snapshot(&self) -> Snapshot {
+    fn callers_snapshot(&mut self) -> Snapshot {
         let cells = Arc::new(BackendCells::default());
         let dead =
             (0..self.dead).map(|number| self.endpoint(self.net.at(100 + number, 15006), &cells));
@@ -173,12 +181,15 @@ impl World {
             endpoints,
             cells,
         );
+        let default = Arc::new(backend);
+        let filters = self.filters.take();
+        let routes = filters.map(|filters| routes::of_all(&default, filters));
         let port = ServicePort {
             service,
             port: 80,
             protocol: self.protocol,
-            routes: None,
-            default: Arc::new(backend),
+            routes: routes.or_else(|| self.routes.take()),
+            default,
         };
         let meaning = Known::from(Meaning::Service(Arc::new(port)));
         Snapshot {
@@ -226,8 +237,15 @@ impl World {
     /// Accepts one connection after the other, and answers each message that
     /// ends in an empty line with the next of `answers`.
     fn answer(&mut self, answers: &'static [&'static str]) -> mpsc::UnboundedReceiver<String> {
+        self.answer_at(self.net.application(), answers)
+    }
+
+    fn answer_at(
+        &mut self,
+        address: SocketAddr,
+        answers: &'static [&'static str],
+    ) -> mpsc::UnboundedReceiver<String> {
         let (tell, told) = mpsc::unbounded_channel();
-        let address = self.net.application();
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = TcpListener::from_std(listener).unwrap();

@@ -1,16 +1,17 @@
-//! Services: ports, routes and the policy towards them.
+//! Services: ports and the policy towards them; `route` has their routes.
 //!
-//! Part of `decode`. A match that can't be read would select more than it
-//! should, so it rejects the resource; `store` resolves what rules name.
+//! Part of `decode`. `store` resolves what is named.
 
 use std::{sync::Arc, time::Duration};
 
 use weft_proto::v1;
 
-use super::{Invalid, milliseconds, port, protocol};
+use super::{
+    Invalid, milliseconds, port, protocol,
+    route::{Route, routes},
+};
 use crate::discovery::{
-    BackendPolicy, CircuitBreaking, HeaderMatch, Limits, LoadBalancing, Match, PathMatch, Protocol,
-    Retries, ServiceName, Timeouts,
+    BackendPolicy, CircuitBreaking, Limits, LoadBalancing, Protocol, Retries, ServiceName, Timeouts,
 };
 
 /// A port of a service, by name.
@@ -33,23 +34,6 @@ pub(crate) struct Port {
     pub(crate) routes: Vec<Route>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Route {
-    /// "namespace/name".
-    pub(crate) name: Arc<str>,
-    pub(crate) created_milliseconds: i64,
-    pub(crate) rules: Vec<RouteRule>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct RouteRule {
-    pub(crate) matches: Vec<Match>,
-    /// Weight, and where to or why not.
-    pub(crate) backends: Vec<(u32, Result<Target, Box<str>>)>,
-    pub(crate) request_timeout: Option<Duration>,
-    pub(crate) backend_timeout: Option<Duration>,
-}
-
 pub(super) fn service(name: &ServiceName, wire: v1::Service) -> Result<Service, Invalid> {
     if *wire.namespace != *name.namespace || *wire.name != *name.name {
         return Err(Invalid::new("name", "is not the resource's"));
@@ -69,95 +53,11 @@ pub(super) fn service(name: &ServiceName, wire: v1::Service) -> Result<Service, 
 }
 
 fn service_port(wire: v1::ServicePort) -> Result<Port, Invalid> {
-    let mut routes = Vec::with_capacity(wire.routes.len());
-    for (at, wire) in wire.routes.into_iter().enumerate() {
-        routes.push(route(wire).map_err(|e| e.within(format_args!("routes[{at}]")))?);
-    }
     Ok(Port {
         port: port("port", wire.port)?,
         protocol: protocol(wire.protocol),
-        routes,
+        routes: routes(wire.routes)?,
     })
-}
-
-fn route(wire: v1::Route) -> Result<Route, Invalid> {
-    let mut rules = Vec::with_capacity(wire.rules.len());
-    for (at, wire) in wire.rules.into_iter().enumerate() {
-        rules.push(rule(wire).map_err(|e| e.within(format_args!("rules[{at}]")))?);
-    }
-    Ok(Route {
-        name: format!("{}/{}", wire.namespace, wire.name).into(),
-        created_milliseconds: wire.created_milliseconds,
-        rules,
-    })
-}
-
-fn rule(wire: v1::Rule) -> Result<RouteRule, Invalid> {
-    let mut matches = Vec::with_capacity(wire.matches.len());
-    for (at, wire) in wire.matches.into_iter().enumerate() {
-        matches.push(one_match(wire).map_err(|e| e.within(format_args!("matches[{at}]")))?);
-    }
-    let mut backends = Vec::with_capacity(wire.backends.len());
-    for (at, wire) in wire.backends.into_iter().enumerate() {
-        backends.push(weighted(wire).map_err(|e| e.within(format_args!("backends[{at}]")))?);
-    }
-    Ok(RouteRule {
-        matches,
-        backends,
-        request_timeout: milliseconds(wire.request_timeout_milliseconds),
-        backend_timeout: milliseconds(wire.backend_timeout_milliseconds),
-    })
-}
-
-fn one_match(wire: v1::Match) -> Result<Match, Invalid> {
-    let path = match wire.path {
-        None => PathMatch::default(),
-        Some(v1::PathMatch { kind: Some(kind) }) => path(kind)?,
-        Some(v1::PathMatch { kind: None }) => {
-            return Err(Invalid::new("path", "of a kind newer than this proxy"));
-        }
-    };
-    let mut headers = Vec::with_capacity(wire.headers.len());
-    for header in wire.headers {
-        let name = http::HeaderName::from_bytes(header.name.as_bytes())
-            .map_err(|_| Invalid::new("headers.name", format_args!("{:?}", header.name)))?;
-        headers.push(HeaderMatch {
-            name: name.as_str().into(),
-            value: header.value.into(),
-        });
-    }
-    Ok(Match { path, headers })
-}
-
-fn path(kind: v1::path_match::Kind) -> Result<PathMatch, Invalid> {
-    let (v1::path_match::Kind::Exact(text) | v1::path_match::Kind::Prefix(text)) = &kind else {
-        let wrong = "a regular expression, which this proxy does not know";
-        return Err(Invalid::new("path", wrong));
-    };
-    if !text.starts_with('/') {
-        let wrong = format_args!("{text:?} does not begin with a slash");
-        return Err(Invalid::new("path", wrong));
-    }
-    Ok(match kind {
-        v1::path_match::Kind::Exact(text) => PathMatch::Exact(text.into()),
-        v1::path_match::Kind::Prefix(text) | v1::path_match::Kind::RegularExpression(text) => {
-            PathMatch::Prefix(text.strip_suffix('/').unwrap_or(&text).into())
-        }
-    })
-}
-
-fn weighted(wire: v1::WeightedBackend) -> Result<(u32, Result<Target, Box<str>>), Invalid> {
-    if wire.weight > 1_000_000 {
-        return Err(Invalid::new("weight", wire.weight));
-    }
-    if !wire.invalid.is_empty() {
-        return Ok((wire.weight, Err(wire.invalid.into())));
-    }
-    let service = wire
-        .service
-        .ok_or_else(|| Invalid::new("service", "missing"))?;
-    let target = target(&service).map_err(|e| e.within("service"))?;
-    Ok((wire.weight, Ok(target)))
 }
 
 pub(super) fn target(wire: &v1::ServiceRef) -> Result<Target, Invalid> {
@@ -266,6 +166,7 @@ fn retries(wire: &v1::Retries, defaults: &Retries) -> Result<Retries, Invalid> {
             .collect::<Result<_, _>>()?,
         non_idempotent: wire.non_idempotent,
         per_try_timeout: milliseconds(wire.per_try_timeout_milliseconds),
+        least_backoff: defaults.least_backoff,
         base_backoff,
         max_backoff: max_backoff.max(base_backoff),
         budget_percent: wire.budget_percent,

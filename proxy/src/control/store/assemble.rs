@@ -1,8 +1,9 @@
 //! Builds snapshots from what `store` holds.
 //!
 //! Part of `store`: backends first, then the service ports that refer to them,
-//! then the snapshot. What a change did not touch keeps its `Arc`; a rule whose
-//! weights did not change goes on with its turns.
+//! then the snapshot; `rules` builds the rules of routes. What a change did not
+//! touch keeps its `Arc`; a rule whose weights did not change goes on with its
+//! turns.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,13 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{Store, Touched};
+use super::{
+    Store, Touched,
+    rules::{Place, keep_turns},
+};
 use crate::{
-    control::decode::{Meaning as Named, RouteRule, Target},
-    discovery::{
-        Backend, Known, Meaning, Rule, RuleCells, Schedule, ServiceName, ServicePort, Snapshot,
-        WeightedBackend,
-    },
+    control::decode::{Meaning as Named, Target},
+    discovery::{Backend, Known, Meaning, ServiceName, ServicePort, Snapshot},
     route,
 };
 
@@ -80,21 +81,28 @@ impl Store {
                 (
                     route.name.clone(),
                     route.created_milliseconds,
+                    route.is_grpc,
                     route.rules.clone(),
                 )
             })
             .collect();
         let default = self.backend(target);
         let mut attached = Vec::with_capacity(routes.len());
-        for (name, created_milliseconds, rules) in routes {
+        for (name, created_milliseconds, is_grpc, rules) in routes {
             let mut built = Vec::with_capacity(rules.len());
             for (index, rule) in (0..).zip(rules) {
                 let matches = rule.matches.clone();
-                let rule = self.build_rule(&name, index, rule, &default);
-                built.push((matches, keep_turns(rule, old)));
+                let place = Place {
+                    route: &name,
+                    index,
+                    parent: target,
+                    default: &default,
+                };
+                built.push((matches, keep_turns(self.build_rule(rule, &place), old)));
             }
             attached.push(route::Attached {
                 created_milliseconds,
+                is_grpc,
                 rules: built,
             });
         }
@@ -107,46 +115,7 @@ impl Store {
         }))
     }
 
-    fn build_rule(
-        &mut self,
-        route: &Arc<str>,
-        index: u32,
-        rule: RouteRule,
-        default: &Arc<Backend>,
-    ) -> Rule {
-        let mut backends: Vec<_> = rule
-            .backends
-            .into_iter()
-            .map(|(weight, target)| {
-                let backend = target.and_then(|target| {
-                    let is_known = self.services.contains_key(&target.service)
-                        || self.groups.contains_key(&target);
-                    let missing = || format!("{}:{} is not known", target.service, target.port);
-                    is_known
-                        .then(|| self.backend(&target))
-                        .ok_or_else(|| missing().into())
-                });
-                WeightedBackend { weight, backend }
-            })
-            .collect();
-        if backends.is_empty() {
-            backends.push(WeightedBackend {
-                weight: 1,
-                backend: Ok(default.clone()),
-            });
-        }
-        Rule {
-            route: route.clone(),
-            index,
-            schedule: Schedule::new(backends.iter().map(|backend| backend.weight)),
-            backends,
-            request_timeout: rule.request_timeout,
-            backend_timeout: rule.backend_timeout,
-            cells: Arc::default(),
-        }
-    }
-
-    fn backend(&mut self, target: &Target) -> Arc<Backend> {
+    pub(super) fn backend(&mut self, target: &Target) -> Arc<Backend> {
         if let Some(backend) = self.backends.get(target) {
             return backend.clone();
         }
@@ -200,35 +169,11 @@ impl Store {
 /// Does `port` send anything to a backend that `is` it?
 fn refers(port: &ServicePort, mut is: impl FnMut(&Target) -> bool) -> bool {
     let rules = port.routes.iter().flat_map(|table| &table.entries);
-    let backends = rules.flat_map(|(_, rule)| &rule.backends);
-    let named = backends.filter_map(|backend| backend.backend.as_ref().ok());
+    let named = rules.flat_map(|(_, rule)| rule.destinations());
     std::iter::once(&port.default).chain(named).any(|backend| {
         is(&Target {
             service: backend.service.clone(),
             port: backend.port,
         })
     })
-}
-
-/// The turns go on where a rule's weights stay what they were.
-fn keep_turns(mut rule: Rule, old: Option<&ServicePort>) -> Arc<Rule> {
-    fn shares(rule: &Rule) -> impl Iterator<Item = (u32, Option<(&ServiceName, u16)>)> {
-        rule.backends.iter().map(|share| {
-            let backend = share.backend.as_ref().ok();
-            (
-                share.weight,
-                backend.map(|backend| (&backend.service, backend.port)),
-            )
-        })
-    }
-    let old = old.and_then(|port| port.routes.as_ref());
-    let same = old.and_then(|table| {
-        table.entries.iter().map(|(_, old)| old).find(|old| {
-            old.route == rule.route && old.index == rule.index && shares(old).eq(shares(&rule))
-        })
-    });
-    if let Some(same) = same {
-        rule.cells = Arc::<RuleCells>::clone(&same.cells);
-    }
-    Arc::new(rule)
 }

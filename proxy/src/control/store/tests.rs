@@ -329,3 +329,142 @@ fn roots_are_handed_on_and_never_taken_away() {
     );
     assert!(applied.bundle.is_none() && applied.rejected.len() == 1);
 }
+
+fn filter(kind: v1::filter::Kind) -> v1::Filter {
+    v1::Filter { kind: Some(kind) }
+}
+
+fn sets(name: &str, value: &str) -> v1::Filter {
+    filter(v1::filter::Kind::RequestHeaders(v1::HeaderModifier {
+        set: vec![v1::Header {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }],
+        ..v1::HeaderModifier::default()
+    }))
+}
+
+fn mirror_to(name: &str) -> v1::Filter {
+    filter(v1::filter::Kind::Mirror(v1::Mirror {
+        service: Some(reference(name)),
+        invalid: String::new(),
+        numerator: 1,
+        denominator: 1,
+    }))
+}
+
+/// "shop/cart" with one rule, to "one".
+fn with_rule(change: impl FnOnce(&mut v1::Rule)) -> Store {
+    let mut store = with_cart();
+    let mut rule = v1::Rule {
+        backends: vec![v1::WeightedBackend {
+            weight: 1,
+            service: Some(reference("one")),
+            ..v1::WeightedBackend::default()
+        }],
+        ..v1::Rule::default()
+    };
+    change(&mut rule);
+    let route = v1::Route {
+        namespace: "shop".to_owned(),
+        name: "filtered".to_owned(),
+        rules: vec![rule],
+        ..v1::Route::default()
+    };
+    let names = [("one", 3), ("two", 4)];
+    let mut resources: Vec<_> = names
+        .iter()
+        .map(|(name, pod)| endpoints_of(name, 1, whole(&[endpoint(*pod)])))
+        .collect();
+    resources.extend(names.map(|(name, _)| backend(1, name, 5)));
+    resources.push(service(21, |service| service.ports[0].routes.push(route)));
+    let applied = apply(&mut store, resources);
+    assert!(applied.rejected.is_empty(), "{:?}", applied.rejected);
+    store
+}
+
+fn filters(store: &Store) -> Arc<crate::discovery::Filters> {
+    rule(store).backends[0].filters.clone().unwrap()
+}
+
+#[test]
+fn a_rule_s_filters_come_before_its_backend_s() {
+    let store = with_rule(|rule| {
+        rule.filters = vec![sets("x-who", "rule"), mirror_to("two")];
+        rule.backends[0].filters = vec![sets("x-who", "backend")];
+    });
+    let filters = filters(&store);
+    let fields: Vec<_> = filters.request.fields.added().collect();
+    assert_eq!(fields.len(), 1);
+    assert_eq!(fields[0].1, "backend");
+    let mirrored = filters.mirrors[0].backend.as_ref().unwrap();
+    assert_eq!(&*mirrored.endpoints[0].pod, "cart-4");
+    let without = with_rule(|_| {});
+    assert!(rule(&without).backends[0].filters.is_none());
+}
+
+#[test]
+fn a_change_of_a_mirror_s_endpoints_reaches_the_rule() {
+    let mut store = with_rule(|rule| rule.filters = vec![mirror_to("two")]);
+    apply(
+        &mut store,
+        vec![endpoints_of("two", 2, whole(&[endpoint(7)]))],
+    );
+    let filters = filters(&store);
+    let mirrored = filters.mirrors[0].backend.as_ref().unwrap();
+    assert_eq!(&*mirrored.endpoints[0].pod, "cart-7");
+    assert_eq!(rule(&store).destinations().count(), 2);
+}
+
+/// HTTPRequestRedirectFilter.port: the parent's where nothing is given.
+#[test]
+fn a_redirect_asks_no_backend_and_knows_its_parent() {
+    let redirect = |scheme: &str| {
+        let redirect = v1::Redirect {
+            scheme: scheme.to_owned(),
+            status: 301,
+            ..v1::Redirect::default()
+        };
+        filter(v1::filter::Kind::Redirect(redirect))
+    };
+    let store = with_rule(|rule| {
+        rule.filters = vec![redirect("https")];
+        rule.backends[0].weight = 0;
+    });
+    let redirect = filters(&store).redirect.clone().unwrap();
+    assert_eq!(
+        (redirect.scheme, &*redirect.port, redirect.status),
+        ("https", "", 301)
+    );
+    assert_eq!(&*redirect.service_host, "cart.shop");
+    // Weights of what is never asked can't refuse.
+    assert_eq!(rule(&store).schedule.at(0), Some(0));
+}
+
+/// GEP-1731. Counters and endpoints are those of everyone's view.
+#[test]
+fn a_rule_s_retries_go_before_the_policy_s_and_share_its_counters() {
+    let store = with_rule(|rule| {
+        rule.retry = Some(v1::RouteRetry {
+            codes: vec![500, 503],
+            attempts: 3,
+            backoff_milliseconds: 100,
+        });
+    });
+    let own = rule(&store).backends[0].backend.clone().unwrap();
+    let retries = &own.policy.retries;
+    assert_eq!(
+        (retries.attempts, &retries.status_codes[..]),
+        (3, &[500, 503][..])
+    );
+    assert_eq!(retries.least_backoff, std::time::Duration::from_millis(100));
+    assert_eq!(own.policy.circuit_breaking.consecutive_failures, 5);
+    let target = Target {
+        service: own.service.clone(),
+        port: own.port,
+    };
+    let shared = &store.backends[&target];
+    assert_eq!(shared.policy.retries.attempts, 0);
+    assert!(Arc::ptr_eq(&shared.cells, &own.cells));
+    assert!(Arc::ptr_eq(&shared.endpoints[0], &own.endpoints[0]));
+}

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     http::{
         body::{Alongside, Pumped},
-        exchange::Tries,
         message::{Answer, Break, Broken, Chunk, Responding, Response, Version},
+        tries::Tries,
     },
     outcome::Reason,
 };

@@ -11,7 +11,10 @@ use smallvec::SmallVec;
 use super::fields::Line;
 use super::framing::Survey;
 use super::{Asked, Field, Fields, Framing, RequestHead, ResponseHead, Version};
-use crate::http::headers::{Name, members};
+use crate::{
+    discovery::FieldEdits,
+    http::headers::{Name, members},
+};
 
 /// Is the connection meant to carry another message?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +31,10 @@ pub(crate) struct Edit<'a> {
     pub(crate) persistence: Persistence,
     /// Takes the place of a request's own path; the rest of the target stays.
     pub(crate) path: Option<&'a [u8]>,
+    /// Takes the place of a request's own host, in `Host` and in the target.
+    pub(crate) host: Option<&'a [u8]>,
+    /// What a route's filters change.
+    pub(crate) fields: Option<&'a FieldEdits>,
     /// Fields added at the end.
     pub(crate) extra: &'a [(HeaderName, HeaderValue)],
 }
@@ -43,6 +50,8 @@ struct Hop {
     websocket: bool,
     encoding: bool,
     length: Option<u64>,
+    /// The start line goes as it came.
+    keeps_start: bool,
 }
 
 /// Writes a request's head: its start line and version as they came.
@@ -61,18 +70,27 @@ pub(crate) fn encode_request(out: &mut BytesMut, head: &RequestHead, edit: &Edit
         websocket,
         encoding: edit.framing == Framing::Chunked,
         length: announced(edit.framing),
+        keeps_start: edit.path.is_none() && (edit.host.is_none() || head.before_path().is_empty()),
     };
-    if let Some(path) = edit.path {
-        write_request_line(out, head, path);
+    if !hop.keeps_start {
+        write_request_line(out, head, edit);
     }
     write_head(out, head.fields(), survey, edit, &hop);
 }
 
-fn write_request_line(out: &mut BytesMut, head: &RequestHead, path: &[u8]) {
+fn write_request_line(out: &mut BytesMut, head: &RequestHead, edit: &Edit<'_>) {
     out.extend_from_slice(head.method().as_bytes());
     out.put_u8(b' ');
-    out.extend_from_slice(head.before_path());
-    out.extend_from_slice(path);
+    let before = head.before_path();
+    let scheme = memchr::memmem::find(before, b"://").map_or(0, |at| at + "://".len());
+    match edit.host.filter(|_| !before.is_empty()) {
+        Some(host) => {
+            out.extend_from_slice(before.get(..scheme).unwrap_or_default());
+            out.extend_from_slice(host);
+        }
+        None => out.extend_from_slice(before),
+    }
+    out.extend_from_slice(edit.path.unwrap_or_else(|| head.path()));
     if let Some(query) = head.query() {
         out.put_u8(b'?');
         out.extend_from_slice(query);
@@ -109,6 +127,7 @@ pub(crate) fn encode_response(
         websocket,
         encoding: edit.framing == Framing::Chunked || describes,
         length: announced(edit.framing),
+        keeps_start: true,
     };
     write_head(out, head.fields(), survey, edit, &hop);
 }
@@ -128,7 +147,10 @@ pub(crate) fn encode_answer(
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     write_extra(out, fields);
-    write_number(out, b"content-length: ", body.len() as u64);
+    // RFC 9110 §8.6: never in a 204.
+    if status != http::StatusCode::NO_CONTENT {
+        write_number(out, b"content-length: ", body.len() as u64);
+    }
     match persistence {
         Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
         Persistence::KeepAlive if asked.version == Version::Http10 => {
@@ -199,8 +221,9 @@ fn write_head(out: &mut BytesMut, fields: &Fields, survey: &Survey, edit: &Edit<
         connection: !hop.options.is_empty(),
         te: hop.trailers,
         upgrade: hop.websocket,
+        host: edit.host.is_some(),
     };
-    fields.write(out, edit.path.is_none(), |field| {
+    fields.write(out, hop.keeps_start, |field| {
         if nominated
             .iter()
             .any(|name| name.eq_ignore_ascii_case(field.name))
@@ -216,10 +239,18 @@ fn write_head(out: &mut BytesMut, fields: &Fields, survey: &Survey, edit: &Edit<
             Name::ContentLength if drops_length => Line::Drop,
             Name::Trailer if edit.framing == Framing::UntilClose => Line::Drop,
             Name::Mesh => Line::Drop,
+            Name::Host => match edit.host {
+                Some(host) => once(&mut owed.host, host),
+                None => Line::Keep,
+            },
             class if class.is_hop_by_hop() => Line::Drop,
+            _ if edit.fields.is_some_and(|edits| edits.drops(field.name)) => Line::Drop,
             _ => Line::Keep,
         }
     });
+    if let Some(host) = edit.host.filter(|_| owed.host) {
+        write_line(out, b"host", host);
+    }
     if let Some(length) = hop.length.filter(|_| !survey.has_length()) {
         write_number(out, b"content-length: ", length);
     }
@@ -231,6 +262,9 @@ fn write_head(out: &mut BytesMut, fields: &Fields, survey: &Survey, edit: &Edit<
         out.extend_from_slice(&hop.options);
         out.extend_from_slice(b"\r\n");
     }
+    for (name, value) in edit.fields.into_iter().flat_map(FieldEdits::added) {
+        write_line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
     write_extra(out, edit.extra);
     out.extend_from_slice(b"\r\n");
 }
@@ -240,6 +274,7 @@ struct Owed {
     connection: bool,
     te: bool,
     upgrade: bool,
+    host: bool,
 }
 
 /// The first line of that name takes the value, further ones go.
@@ -253,11 +288,15 @@ fn once<'a>(owed: &mut bool, value: &'a [u8]) -> Line<'a> {
 
 fn write_extra(out: &mut BytesMut, extra: &[(HeaderName, HeaderValue)]) {
     for (name, value) in extra {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        write_line(out, name.as_str().as_bytes(), value.as_bytes());
     }
+}
+
+fn write_line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_number(out: &mut BytesMut, prefix: &[u8], number: u64) {

@@ -247,6 +247,8 @@ fn a_head_at_its_limits_survives_the_second_sidecar() {
         framing: Framing::None,
         persistence: Persistence::Close,
         path: None,
+        host: None,
+        fields: None,
         extra: &extra,
     };
     encode_request(&mut out, &head, &edit);

@@ -1,12 +1,16 @@
 //! The caller's side of HTTP/1: its request, and the answer to it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 use crate::{
+    discovery::FieldEdits,
     http::{
         answer::{self, FAULT},
+        filter::Reply,
         h1::{
             self, Asked, Bad, BodyDecoder, Decoded, Fields, Framing, Limits, Persistence,
             RequestHead,
@@ -30,6 +34,10 @@ impl request::Request for Request {
 
     fn path(&self) -> &[u8] {
         self.0.path()
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.0.query()
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -108,6 +116,8 @@ pub(crate) struct Answer {
     /// The request has a body, which an early answer may leave unread.
     has_request_body: bool,
     framing: Framing,
+    /// What the final head gets.
+    edits: Option<Arc<FieldEdits>>,
     state: State,
     /// Where the head begins in the writer's buffer, while all of it is there.
     held: Option<usize>,
@@ -135,6 +145,7 @@ impl Answer {
             persistence,
             has_request_body: false,
             framing: Framing::None,
+            edits: None,
             state: State::Waiting,
             held: None,
         }
@@ -152,13 +163,31 @@ impl Answer {
         self.state == State::Complete
     }
 
-    fn edit(&self) -> h1::Edit<'static> {
+    fn hop(&self) -> h1::Edit<'static> {
         h1::Edit {
             framing: self.framing,
             persistence: self.persistence,
             path: None,
+            host: None,
+            fields: None,
             extra: &[],
         }
+    }
+
+    /// A whole answer of the mesh's own.
+    async fn write(
+        &mut self,
+        status: StatusCode,
+        fields: &[(HeaderName, HeaderValue)],
+        body: &[u8],
+    ) -> Result<(), Break> {
+        self.state = State::Started;
+        let (asked, persistence) = (self.asked, self.persistence);
+        let out = &mut self.writer.buffer;
+        h1::encode_answer(out, status, fields, body, asked, persistence);
+        self.writer.flush().await.map_err(|_| Break::Gone)?;
+        self.state = State::Complete;
+        Ok(())
     }
 }
 
@@ -169,7 +198,7 @@ impl message::Answer<Response, Box<Fields>> for Answer {
 
     async fn informational(&mut self, head: Response) -> Result<(), Break> {
         if self.asked.takes_informational() {
-            let edit = self.edit();
+            let edit = self.hop();
             h1::encode_response(&mut self.writer.buffer, &head.head, self.asked, &edit);
             self.writer.flush().await.map_err(|_| Break::Gone)?;
         }
@@ -186,7 +215,11 @@ impl message::Answer<Response, Box<Fields>> for Answer {
         if self.framing == Framing::UntilClose || leaves {
             self.persistence = Persistence::Close;
         }
-        let edit = self.edit();
+        let edits = self.edits.clone();
+        let edit = h1::Edit {
+            fields: edits.as_deref(),
+            ..self.hop()
+        };
         h1::encode_response(&mut self.writer.buffer, &head.head, self.asked, &edit);
         if last {
             return self.end(None).await;
@@ -217,6 +250,17 @@ impl message::Answer<Response, Box<Fields>> for Answer {
         self.writer.flush().await.map_err(|_| Break::Gone)
     }
 
+    fn edit(&mut self, fields: Arc<FieldEdits>) {
+        self.edits = Some(fields);
+    }
+
+    async fn reply(&mut self, reply: Reply) -> Result<(), Break> {
+        if self.has_request_body {
+            self.persistence = Persistence::Close;
+        }
+        self.write(reply.status, &reply.fields, &[]).await
+    }
+
     fn retract(&mut self) -> bool {
         let Some(start) = self.held.take() else {
             return false;
@@ -242,19 +286,7 @@ impl message::Answer<Response, Box<Fields>> for Answer {
         let status =
             StatusCode::from_u16(fault.reason.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let text = answer::text(fault, detail);
-        self.state = State::Started;
-        let out = &mut self.writer.buffer;
-        h1::encode_answer(
-            out,
-            status,
-            &fields,
-            text.as_bytes(),
-            self.asked,
-            self.persistence,
-        );
-        self.writer.flush().await.map_err(|_| Break::Gone)?;
-        self.state = State::Complete;
-        Ok(())
+        self.write(status, &fields, text.as_bytes()).await
     }
 
     fn abort(&mut self, _reset: Option<h2::Reason>) {

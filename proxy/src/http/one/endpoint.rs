@@ -112,6 +112,11 @@ impl message::Upstream<Request> for Upstream {
                 Version::Http10 => Persistence::Close,
             },
             path: edit.path,
+            host: edit
+                .filters
+                .and_then(|filters| filters.host.as_ref())
+                .map(HeaderValue::as_bytes),
+            fields: edit.filters.map(|filters| &filters.fields),
             extra: &extra,
         };
         h1::encode_request(&mut writer.buffer, &request.0, &head);

@@ -386,3 +386,25 @@ proptest! {
 fn text(kind: Retried) -> &'static str {
     Retried::TEXTS[kind as usize]
 }
+
+/// HTTPRouteRetry.backoff: a request is not "retried before the configured
+/// minimum duration".
+#[test]
+fn the_least_wait_is_waited_whatever_the_draw() {
+    let policy = Retries {
+        least_backoff: Duration::from_millis(100),
+        ..policy()
+    };
+    let (least, most) = (
+        policy.least_backoff,
+        policy.least_backoff + policy.max_backoff,
+    );
+    for seed in 0..100 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let failed = sent(Failure::Status(503));
+        match decide(&failed, &situation(), &policy, &mut random, || true) {
+            Decision::Again { backoff, .. } => assert!((least..=most).contains(&backoff)),
+            Decision::Stop(why) => panic!("{}", why.as_str()),
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The caller's side of HTTP/2: its request, and the answer to it.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, sync::Arc};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
@@ -9,15 +9,17 @@ use http::{
 };
 
 use crate::{
+    discovery::FieldEdits,
     http::{
         answer::{self, FAULT},
+        filter::Reply,
         message::{self, Break, Chunk},
     },
     outcome::{Fault, Reason},
     request,
 };
 
-use super::{endpoint::Response, finish, send};
+use super::{edit, endpoint::Response, finish, send};
 
 #[derive(Debug)]
 pub(crate) struct Request(pub(in crate::http) RequestParts);
@@ -65,6 +67,10 @@ impl request::Request for Request {
 
     fn path(&self) -> &[u8] {
         self.0.uri.path().as_bytes()
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.0.uri.query().map(str::as_bytes)
     }
 
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -128,6 +134,8 @@ impl message::Incoming<HeaderMap> for Incoming {
 pub(crate) struct Answer {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
+    /// What the final head gets.
+    edits: Option<Arc<FieldEdits>>,
     is_grpc: bool,
     is_head: bool,
     /// The caller is a peer proxy: it may be told our faults.
@@ -143,6 +151,7 @@ impl Answer {
         Self {
             respond,
             stream: None,
+            edits: None,
             is_grpc: request.is_grpc(),
             is_head: request.0.method == Method::HEAD,
             is_mesh,
@@ -172,6 +181,9 @@ impl message::Answer<Response, HeaderMap> for Answer {
     async fn head(&mut self, mut head: Response, last: bool) -> Result<(), Break> {
         // Whoever is answered for can't speak for a proxy.
         answer::strip(&mut head.parts.headers);
+        if let Some(edits) = &self.edits {
+            edit(&mut head.parts.headers, edits);
+        }
         self.start(http::Response::from_parts(head.parts, ()), last)
     }
 
@@ -190,6 +202,19 @@ impl message::Answer<Response, HeaderMap> for Answer {
         }
         let stream = self.stream.as_mut().ok_or(Break::Gone)?;
         finish(stream, trailers).map_err(|error| break_of(&error))
+    }
+
+    fn edit(&mut self, fields: Arc<FieldEdits>) {
+        self.edits = Some(fields);
+    }
+
+    async fn reply(&mut self, reply: Reply) -> Result<(), Break> {
+        let mut head = http::Response::new(());
+        *head.status_mut() = reply.status;
+        for (name, value) in reply.fields {
+            head.headers_mut().append(name, value);
+        }
+        self.start(head, true)
     }
 
     fn retract(&mut self) -> bool {

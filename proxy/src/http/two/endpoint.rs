@@ -11,7 +11,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use h2::{SendStream, client::ResponseFuture};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, response::Parts as ResponseParts, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Uri, header,
+    response::Parts as ResponseParts,
+    uri::{Authority, PathAndQuery, Scheme},
 };
 
 use crate::{
@@ -91,8 +93,16 @@ impl message::Upstream<Request> for Upstream {
         *head.uri_mut() = request.0.uri.clone();
         *head.version_mut() = http::Version::HTTP_2;
         *head.headers_mut() = request.0.headers.clone();
-        if let Some(path) = edit.path {
-            *head.uri_mut() = with_path(&request.0.uri, path);
+        let host = edit.filters.and_then(|filters| filters.host.as_ref());
+        if edit.path.is_some() || host.is_some() {
+            *head.uri_mut() = with(&request.0.uri, edit.path, host);
+        }
+        if let Some(filters) = edit.filters {
+            super::edit(head.headers_mut(), &filters.fields);
+        }
+        if host.is_some() {
+            // The target names it now.
+            head.headers_mut().remove(header::HOST);
         }
         answer::strip(head.headers_mut());
         if edit.mesh && edit.attempt > 1 {
@@ -119,16 +129,22 @@ impl message::Upstream<Request> for Upstream {
     }
 }
 
-/// The same target with another path; the query stays.
-fn with_path(uri: &Uri, path: &[u8]) -> Uri {
-    let mut target = BytesMut::from(path);
-    if let Some(query) = uri.query() {
-        target.extend_from_slice(b"?");
-        target.extend_from_slice(query.as_bytes());
-    }
+/// The same target with another path or host; the query stays.
+fn with(uri: &Uri, path: Option<&[u8]>, host: Option<&HeaderValue>) -> Uri {
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = PathAndQuery::from_maybe_shared(target.freeze()).ok();
-    // A canonical path is a valid one; the request's own is as valid.
+    if let Some(path) = path {
+        let mut target = BytesMut::from(path);
+        if let Some(query) = uri.query() {
+            target.extend_from_slice(b"?");
+            target.extend_from_slice(query.as_bytes());
+        }
+        parts.path_and_query = PathAndQuery::from_maybe_shared(target.freeze()).ok();
+    }
+    if let Some(host) = host {
+        parts.authority = Authority::try_from(host.as_bytes()).ok();
+        parts.scheme.get_or_insert(Scheme::HTTP);
+    }
+    // A canonical path and a host name are valid; the request's own are as valid.
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 

@@ -3,6 +3,7 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::*;
+use crate::discovery::FieldEdits;
 
 const GET: Asked = Asked {
     version: Version::Http11,
@@ -15,6 +16,8 @@ fn edit(framing: Framing, persistence: Persistence) -> Edit<'static> {
         framing,
         persistence,
         path: None,
+        host: None,
+        fields: None,
         extra: &[],
     }
 }
@@ -153,4 +156,81 @@ fn chunk_sizes_are_hexadecimal() {
     let mut out = BytesMut::new();
     encode_chunk(&mut out, b"");
     assert!(out.is_empty(), "an empty chunk would end the body");
+}
+
+fn edits() -> FieldEdits {
+    let value = HeaderValue::from_static;
+    let mut edits = FieldEdits::default();
+    edits.set(&HeaderName::from_static("x-set"), value("new"));
+    edits.add(&HeaderName::from_static("x-add"), value("2"));
+    edits.remove(&HeaderName::from_static("x-remove"));
+    edits
+}
+
+#[test]
+fn a_filter_changes_its_fields_and_leaves_the_others_as_they_came() {
+    let edits = edits();
+    let edit = Edit {
+        fields: Some(&edits),
+        ..edit(Framing::None, Persistence::KeepAlive)
+    };
+    let head = "X-Set: a\r\nX-oDd:  b \r\nx-set: c\r\nX-Add: 1\r\nX-REMOVE: d\r\nx-last:e\r\n\r\n";
+    let expected = "X-oDd:  b \r\nX-Add: 1\r\nx-last:e\r\nx-set: new\r\nx-add: 2\r\n\r\n";
+    assert_eq!(
+        written_request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{head}"), &edit),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{expected}")
+    );
+    let edit = Edit {
+        framing: Framing::Length(0),
+        ..edit
+    };
+    assert_eq!(
+        written_response(
+            &format!("HTTP/1.1 299 So  So\r\nContent-Length: 0\r\n{head}"),
+            GET,
+            &edit
+        ),
+        format!("HTTP/1.1 299 So  So\r\nContent-Length: 0\r\n{expected}")
+    );
+}
+
+#[test]
+fn a_rewritten_host_stands_wherever_the_host_stood() {
+    let edit = Edit {
+        host: Some(b"b.example"),
+        ..edit(Framing::None, Persistence::KeepAlive)
+    };
+    for (asked, expected) in [
+        (
+            "GET /x?y=/z HTTP/1.1\r\nA: 1\r\nHOST: a:80\r\nB: 2\r\n\r\n",
+            "GET /x?y=/z HTTP/1.1\r\nA: 1\r\nHOST: b.example\r\nB: 2\r\n\r\n",
+        ),
+        (
+            "GET http://a:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n",
+            "GET http://b.example/x?y HTTP/1.1\r\nHost: b.example\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.0\r\nA: 1\r\n\r\n",
+            "GET / HTTP/1.0\r\nA: 1\r\nhost: b.example\r\nconnection: keep-alive\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(written_request(asked, &edit), expected);
+    }
+    let both = Edit {
+        path: Some(b"/new"),
+        ..edit
+    };
+    assert_eq!(
+        written_request("GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n", &both),
+        "GET http://b.example/new?y HTTP/1.1\r\nHost: b.example\r\n\r\n"
+    );
+}
+
+/// RFC 9110 §8.6.
+#[test]
+fn an_answer_without_content_tells_no_length() {
+    let mut out = BytesMut::new();
+    let status = StatusCode::NO_CONTENT;
+    encode_answer(&mut out, status, &[], b"", GET, Persistence::KeepAlive);
+    assert_eq!(&out[..], b"HTTP/1.1 204 No Content\r\n\r\n");
 }
