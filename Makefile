@@ -23,7 +23,7 @@ test: ## Every test, from pure functions to real programs in network namespaces
 
 test-cluster: ## On a real Kubernetes, built and started here, or that of KUBECONFIG
 	tests/setup.sh $(if $(KUBECONFIG),build,cluster)
-	tests/cluster/run $(ARGS)
+	$(if $(FULL),LIMIT=120m) tests/cluster/run $(if $(FULL),--include-ignored) $(ARGS)
 
 images: ## Container images as OCI archives, with their SBOMs, in target/images
 	tests/setup.sh build

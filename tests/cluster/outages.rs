@@ -39,7 +39,7 @@ fn without_a_control_plane_traffic_goes_on_and_no_pod_starts_outside_of_the_mesh
     ])
     .text();
     shop.apply(&echo::deployment("late", 1));
-    let replicas = wait::until("the refusal to be told", || {
+    let refusal = wait::until("the refusal to be told", || {
         let told = shop.get(
             "deployment/late",
             "{.status.conditions[?(@.type==\"ReplicaFailure\")].message}",
