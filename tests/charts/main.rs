@@ -17,7 +17,8 @@ use serde_json::Value;
 
 /// A name for each golden file, and the values that it shows.
 const RENDERINGS: [(&str, &[&str]); 2] = [
-    ("defaults", &[]),
+    // The definitions have their own test, beside the types that they are made of.
+    ("defaults", &["crds.enabled=false"]),
     (
         "everything",
         &[
@@ -112,7 +113,25 @@ fn both_helms_render_the_golden_files() {
                 helm.display(),
                 path.display()
             );
-            assert!(!fresh.contains("caBundle"), "the control plane owns it");
+            assert!(!fresh.contains("caBundle:"), "the control plane owns it");
+        }
+    }
+}
+
+#[test]
+fn both_definitions_are_installed_and_outlive_the_chart() {
+    for helm in helms() {
+        let all = rendered(&helm, &[]);
+        let definitions: Vec<_> = all
+            .split("\n---\n")
+            .filter(|it| it.contains("\nkind: CustomResourceDefinition\n"))
+            .collect();
+        assert_eq!(definitions.len(), 2, "{}", helm.display());
+        for definition in definitions {
+            assert!(
+                definition.contains("helm.sh/resource-policy: keep"),
+                "{definition}"
+            );
         }
     }
 }
