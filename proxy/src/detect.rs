@@ -72,16 +72,23 @@ pub(crate) struct Patience {
     pub(crate) silence: Duration,
     /// How long a beginning that could be HTTP may stay incomplete.
     pub(crate) stall: Duration,
+    /// How long a silent client is waited for when nothing is to be heard from
+    /// a server: HTTP can be told why, whoever waits for the server to speak
+    /// gets a reset.
+    pub(crate) refusal: Duration,
 }
 
 impl Default for Patience {
     /// Silence: a client that speaks first does so within a round trip of its
     /// own machine; a server that speaks first may come 20 ms late. Stall: one
     /// lost segment is sent again within 200 ms to 400 ms, two within a second.
+    /// Refusal: no busy machine keeps a client from its first bytes for longer,
+    /// and a client of a server that is down tries again later anyway.
     fn default() -> Self {
         Self {
             silence: Duration::from_millis(5),
             stall: Duration::from_secs(1),
+            refusal: Duration::from_secs(1),
         }
     }
 }

@@ -25,6 +25,7 @@ mod lost;
 mod pair;
 mod programs;
 mod run;
+mod slow_http2;
 mod streams;
 mod tcp;
 mod traffic;

@@ -8,7 +8,8 @@ use std::{
 use tokio::time::Instant;
 use weft_tests::{
     raw::{Application, End, Server, Step, accept, play, send},
-    world::{self, World},
+    wait,
+    world::{self, Pod, World},
 };
 
 use crate::pair::{Pair, Script};
@@ -265,4 +266,72 @@ fn a_silent_client_costs_the_application_a_connection_that_says_nothing() {
     assert_eq!(application.heard().len(), 1);
     let heard = play(trial, &[Step::HearAll]);
     assert!(heard.bytes.is_empty(), "{heard:?}");
+}
+
+const GET: &str = "GET /late HTTP/1.1\r\nHost: raw.shop\r\nConnection: close\r\n\r\n";
+
+/// Longer than `WEFT_CLIENT_SILENCE`, shorter than the time that a silent
+/// client has before it is refused.
+fn slow_to_speak() -> Step {
+    Step::Silence(Duration::from_millis(200))
+}
+
+fn faults(of: &Pod, labels: &[(&str, &str)]) -> f64 {
+    of.metrics().sum("weft_traffic_faults_total", labels)
+}
+
+#[test]
+fn a_client_that_is_slow_to_speak_http_is_told_why_it_is_not_served() {
+    if !world::possible() {
+        return;
+    }
+    let denied = "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: nobody, namespace: shop}\nspec:\n  selector: {matchLabels: {app: denied}}\n  rules: [{action: Deny, from: {namespaces: [shop]}}]\n---\n";
+    let manifests = [
+        &world::service("shop/dead", &[9000]),
+        &world::service("shop/denied", &[9000]),
+        &world::service("shop/outside", &[9000]),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: empty, namespace: shop}\nspec:\n  selector: {app: none}\n  ports: [{name: p, port: 9000}]\n---\n",
+        denied,
+    ];
+    let mesh = World::with(true, &manifests.concat(), &[]);
+    let dead = mesh.idle("shop/dead-0");
+    let denied = mesh.idle("shop/denied-0");
+    let listener = denied.listen(9000);
+    let _outside = mesh
+        .pod("shop/outside-0")
+        .flag("--no-mesh")
+        .run(["sleep", "infinity"]);
+    let client = mesh.idle("shop/client-0");
+    wait::until("the policy and the endpoints", || {
+        let ask = [send(GET), Step::HearAll];
+        let told = |name: &str| play(client.connect(name, 9000), &ask).text();
+        (told("denied.shop").contains("access-denied")
+            && told("outside.shop").contains("connect-refused"))
+        .then_some(())
+    });
+    let before = [&client, &dead, &denied].map(|pod| faults(pod, &[]));
+    for (name, status, reason) in [
+        ("dead.shop", "503", "connect-refused"),
+        ("denied.shop", "403", "access-denied"),
+        ("outside.shop", "503", "connect-refused"),
+        ("empty.shop", "503", "no-endpoints"),
+    ] {
+        let script = [slow_to_speak(), send(GET), Step::HearAll];
+        let text = play(client.connect(name, 9000), &script).text();
+        assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {text}");
+        assert!(text.contains(reason), "{name}: {text}");
+    }
+    // What was dialled for silence is no fault of anybody: the requests alone count.
+    let after = [&client, &dead, &denied].map(|pod| faults(pod, &[]));
+    let counted: Vec<f64> = after.iter().zip(before).map(|(now, then)| now - then).collect();
+    assert_eq!(counted, [2.0, 1.0, 1.0]);
+
+    // Who waits for the server to speak waits in vain, but not for long.
+    for name in ["dead.shop", "denied.shop", "outside.shop", "empty.shop"] {
+        let script = [slow_to_speak(), Step::HearAll];
+        let heard = play(client.connect(name, 9000), &script);
+        assert_eq!((heard.bytes.len(), heard.end), (0, End::Reset), "{name}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "a denied client reached the application");
 }

@@ -276,7 +276,7 @@ pub enum Met {
 ///
 /// # Errors
 /// Of the socket, a timeout among them.
-pub fn met(stream: &mut TcpStream, of: u32) -> std::io::Result<Met> {
+pub fn met(stream: &mut impl Read, of: u32) -> std::io::Result<Met> {
     loop {
         let mut head = [0; 9];
         match stream.read_exact(&mut head) {

@@ -172,6 +172,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 const PATIENCE: Patience = Patience {
     silence: Duration::from_millis(5),
     stall: Duration::from_secs(1),
+    refusal: Duration::from_secs(1),
 };
 
 /// The driver, with a server that speaks `after` it was first asked.

@@ -6,6 +6,7 @@
 //! Every header section has a size and, once begun, a time.
 
 mod streams;
+mod unfinished;
 
 use std::{rc::Rc, time::Duration};
 
@@ -29,7 +30,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) limits: Limits,
-    /// From the first byte of a header section to its last.
+    /// From the first byte of a header section, or of an HTTP/2 frame, to its last.
     pub(crate) header_timeout: Duration,
     /// How long a connection may idle between requests; `None`: for ever.
     pub(crate) keep_alive: Option<Duration>,

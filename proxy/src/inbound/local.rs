@@ -17,6 +17,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, ReadBuf},
     net::TcpStream,
+    time::sleep,
 };
 
 use crate::{
@@ -143,7 +144,11 @@ impl Inbound {
                 stream,
                 said: BytesMut::new(),
             }),
-            Err(reason) => return Heard::Failed(reason),
+            Err(reason) => {
+                // HTTP is told by a status, if the caller speaks it.
+                sleep(self.config.patience.refusal).await;
+                return Heard::Failed(reason);
+            }
         };
         poll_fn(|cx| {
             let mut room = [0; 4096];
@@ -180,32 +185,30 @@ impl Inbound {
         &self,
         mut downstream: S,
         mut first: BytesMut,
-        caller: Caller<'_>,
+        mut caller: Caller<'_>,
         connection: &ConnectionRecord,
     ) {
         let mut record = connection.opaque();
-        let port = caller.destination.0.port();
-        if !self
-            .may_be_unused(&mut downstream, &mut first, &caller)
-            .await
+        let mut dialled = self.admitted(&mut caller).await;
+        if let Err(denial) = &dialled
+            && let Some(session) = self.may_be_unused(&first, &caller, connection)
         {
-            return record.finish(Outcome::CallerLeft);
-        }
-        if let Err(denial) = self.admits_opaque(port, caller.peer) {
-            if let Some(policy) = &denial.policy {
-                record.judged_by(policy);
+            let is_taken_back =
+                self.is_taken_back(&mut downstream, &mut first, session, denial.reason);
+            if is_taken_back.await {
+                return record.finish(Outcome::CallerLeft);
             }
-            return refuse(&downstream, record, denial.reason);
+            // The policy has changed meanwhile, or the application has started.
+            dialled = self.admitted(&mut caller).await;
         }
-        let dialled = match caller.dialled {
-            Some(dialled) => dialled,
-            None => match self.dial(caller.destination).await {
-                Ok(stream) => Dialled {
-                    stream,
-                    said: BytesMut::new(),
-                },
-                Err(reason) => return refuse(&downstream, record, reason),
-            },
+        let dialled = match dialled {
+            Ok(dialled) => dialled,
+            Err(denial) => {
+                if let Some(policy) = &denial.policy {
+                    record.judged_by(policy);
+                }
+                return refuse(&downstream, record, denial.reason);
+            }
         };
         let backend = self.locals.backend(caller.destination.0);
         record.planned(None, &backend);
@@ -215,6 +218,7 @@ impl Inbound {
         };
         let progress = Progress::default();
         let limits = Limits::from(None);
+        let port = caller.destination.0.port();
         let cut = self.no_longer(port, caller.peer, caller.session);
         let ended = carry(downstream, dialled.stream, prefixes, limits, &progress, cut).await;
         record.received(progress.to_upstream.get());
@@ -222,26 +226,55 @@ impl Inbound {
         record.finish(ended.outcome(Side::Inbound));
     }
 
+    /// The application, for a caller that may talk to it.
+    async fn admitted(&self, caller: &mut Caller<'_>) -> Result<Dialled, authz::Denial> {
+        self.admits_opaque(caller.destination.0.port(), caller.peer)?;
+        if let Some(dialled) = caller.dialled.take() {
+            return Ok(dialled);
+        }
+        let dialled = self.dial(caller.destination).await;
+        let said = BytesMut::new();
+        dialled
+            .map(|stream| Dialled { stream, said })
+            .map_err(|reason| authz::Denial {
+                reason,
+                policy: None,
+            })
+    }
+
     /// A caller's proxy dials while its client is silent, lest the server speaks
-    /// first. Where only HTTP is carried, that client may still turn out to speak
-    /// it: then this connection ends unused, and refusing it at once would break
-    /// the client's. So bytes are refused, not silence. `false`: it has ended.
-    async fn may_be_unused<S: Leg>(
+    /// first. That client may still turn out to speak HTTP: then this connection
+    /// ends unused, and refusing it at once would break the client's. So bytes
+    /// are refused, not silence.
+    fn may_be_unused<'a>(
+        &self,
+        first: &BytesMut,
+        caller: &Caller<'a>,
+        connection: &ConnectionRecord,
+    ) -> Option<&'a Session> {
+        let declared = self.protocol(caller.destination.0.port(), connection);
+        let is_opaque = matches!(declared, Some(Protocol::Opaque | Protocol::Tls));
+        caller
+            .session
+            .filter(|_| first.is_empty() && !is_opaque)
+    }
+
+    /// Waits for what the caller's proxy does with a connection that is to be
+    /// refused: it takes it back, or its client has spoken, or still waits for
+    /// the server. The last is clear after a while, except where only HTTP is
+    /// carried and everybody has to speak first.
+    async fn is_taken_back<S: Leg>(
         &self,
         downstream: &mut S,
         first: &mut BytesMut,
-        caller: &Caller<'_>,
+        session: &Session,
+        reason: Reason,
     ) -> bool {
-        let Some(session) = caller.session.filter(|_| first.is_empty()) else {
-            return true;
-        };
-        let judged = self.admits_opaque(caller.destination.0.port(), caller.peer);
-        if !judged.is_err_and(|denial| denial.reason == Reason::OpaqueRefused) {
-            return true;
-        }
         tokio::select! {
-            read = downstream.read_buf(first) => matches!(read, Ok(1..)),
-            () = self.certificates.ended(session) => false,
+            // A client that has finished ends TLS in order, and waits.
+            read = downstream.read_buf(first) => read.is_err(),
+            () = self.certificates.ended(session) => true,
+            () = sleep(self.config.patience.refusal), if reason != Reason::OpaqueRefused => false,
         }
     }
 

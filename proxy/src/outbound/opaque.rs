@@ -66,14 +66,17 @@ impl Outbound {
         match self.dial(target.backend(), None).await {
             Ok(upstream) => *dialled.borrow_mut() = Some(upstream),
             // HTTP may still be carried there: the client has to speak.
-            Err(Reason::OpaqueRefused | Reason::NoEndpoints) => return pending().await,
+            Err(Reason::OpaqueRefused) => return pending().await,
             // HTTP takes a pooled connection, or is told by a status; a client
             // that waits for the server to speak can't be kept waiting.
-            Err(reason @ Reason::TooManyConnections) => {
-                sleep(target.backend().policy.limits.pending_timeout).await;
+            Err(reason) => {
+                let patience = match reason {
+                    Reason::TooManyConnections => target.backend().policy.limits.pending_timeout,
+                    _ => self.config.patience.refusal,
+                };
+                sleep(patience).await;
                 return Heard::Failed(reason);
             }
-            Err(reason) => return Heard::Failed(reason),
         }
         poll_fn(|cx| match dialled.borrow_mut().as_mut() {
             Some(upstream) => upstream.poll_hear(cx),

@@ -3,7 +3,7 @@
 //! Streams and lanes are futures of the connection's own task. Lanes are for
 //! peer proxies alone; every other CONNECT is refused by name.
 
-use std::pin::pin;
+use std::{future::poll_fn, pin::pin};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -28,7 +28,10 @@ use crate::{
     wire::{LANE_PROTOCOL, Wire},
 };
 
-use super::Server;
+use super::{
+    LINGER, Server,
+    unfinished::{Starts, watched},
+};
 
 impl<P: Planner> Server<P> {
     /// Serves until either side closes.
@@ -47,11 +50,23 @@ impl<P: Planner> Server<P> {
         if self.is_mesh {
             builder.enable_connect_protocol();
         }
-        let handshake = timeout(config.header_timeout, builder.handshake::<_, Bytes>(io));
-        let mut connection = match handshake.await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) if error.is_io() => return,
-            Ok(Err(_)) | Err(_) => return self.refuse_connection(),
+        let starts = if self.is_mesh {
+            Starts::AtOnce
+        } else {
+            Starts::WithFirstByte
+        };
+        let (io, mut overdue) = watched(io, config.header_timeout, starts);
+        let handshake = tokio::select! {
+            biased;
+            handshake = builder.handshake::<_, Bytes>(io) => handshake,
+            () = poll_fn(|cx| overdue.poll(cx)) => {
+                return self.refuse_connection(Reason::HeaderTimeout);
+            }
+        };
+        let mut connection = match handshake {
+            Ok(connection) => connection,
+            Err(error) if error.is_io() => return,
+            Err(_) => return self.refuse_connection(Reason::MalformedRequest),
         };
         let mut drain = self.drain.clone();
         let mut is_draining = false;
@@ -63,7 +78,9 @@ impl<P: Planner> Server<P> {
                 next = connection.accept() => match next {
                     Some(Ok((request, respond))) => streams.push(self.stream(request, respond)),
                     // Whoever breaks the rules of the connection ends it for all its streams.
-                    Some(Err(error)) if is_ours(&error) => break self.refuse_connection(),
+                    Some(Err(error)) if is_ours(&error) => {
+                        break self.refuse_connection(Reason::MalformedRequest);
+                    }
                     Some(Err(_)) | None => break,
                 },
                 () = drain.reached(Phase::Draining), if !is_draining => {
@@ -71,13 +88,21 @@ impl<P: Planner> Server<P> {
                     // Two steps: what was sent before it arrives is still served.
                     connection.graceful_shutdown();
                 }
+                // After whatever reads.
+                () = poll_fn(|cx| overdue.poll(cx)) => {
+                    self.refuse_connection(Reason::HeaderTimeout);
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    // Who doesn't even take the last frame loses it.
+                    let _ = timeout(LINGER, poll_fn(|cx| connection.poll_closed(cx))).await;
+                    break;
+                }
             }
         }
     }
 
-    /// The peer was told by GOAWAY; here it becomes a fault with a name.
-    fn refuse_connection(&self) {
-        let fault = Reason::MalformedRequest.at(self.cx.side);
+    /// The peer is told by GOAWAY; here it becomes a fault with a name.
+    fn refuse_connection(&self, reason: Reason) {
+        let fault = reason.at(self.cx.side);
         let record = self.record.request(&Head::default());
         record.finish(Outcome::Faulted(fault));
     }
