@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{addr::Range, identity::SpiffeId};
 
-pub(crate) use cells::{BackendCells, EndpointCells, RuleCells, Waiter};
+pub(crate) use cells::{BackendCells, EndpointCells, Places, RuleCells, Waiter};
 pub(crate) use cors::{Cors, Names, Origin};
 pub(crate) use expression::{Expression, Text};
 pub(crate) use filters::{FieldEdits, Filters, Mirror, PathEdit, Redirect, RequestEdits};
@@ -164,7 +164,9 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// Puts ready endpoints first and plans their turns where the policy
-    /// balances by weight. The endpoints' cells were made for `cells`.
+    /// balances by weight. When none is ready, those that drain are used:
+    /// their applications still serve (KEP-1669). The endpoints' cells were
+    /// made for `cells`.
     pub(crate) fn new(
         service: ServiceName,
         port: u16,
@@ -177,6 +179,7 @@ impl Backend {
             .iter()
             .take_while(|endpoint| endpoint.state == EndpointState::Ready)
             .count();
+        let ready = if ready == 0 { endpoints.len() } else { ready };
         let schedule = (policy.load_balancing == LoadBalancing::Weighted)
             .then(|| Schedule::new(endpoints.iter().take(ready).map(|endpoint| endpoint.weight)));
         Self {
@@ -258,7 +261,7 @@ pub(crate) enum Security {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EndpointState {
     Ready,
-    /// Gets no new request.
+    /// Gets no new request while another one is ready.
     Draining,
 }
 

@@ -1,21 +1,15 @@
 //! Counts against limits, and the retry budget.
 //!
-//! Called by `upstream::queue` (requests), `upstream::pool` (connections) and
-//! `http::exchange` (budget). Waiting is not here: see `upstream::queue`.
+//! Called by `upstream::queue` (limits) and `http::exchange` (budget). Waiting
+//! is not here: see `upstream::queue`.
 //!
 //! Pure over the cells that workers share: `now` is an argument, no lock, no
 //! wait. Limits are exact over workers. The budget never grants more than it
 //! has, and under a race may refuse one that it had.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{
-    discovery::{Backend, BackendCells},
-    outcome::Reason,
-};
+use crate::discovery::Backend;
 
 /// Counts one more unless `limit` are there. Sequentially consistent: the
 /// queue's proof against lost wake-ups needs one order of both its counters.
@@ -25,27 +19,6 @@ pub(crate) fn take(counter: &AtomicU32, limit: Option<u32>) -> bool {
     counter
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
         .is_ok()
-}
-
-/// A connection of the backend's limit; given back on drop.
-#[derive(Debug)]
-pub(crate) struct Connection(Arc<BackendCells>);
-
-/// Takes one, or says `TooManyConnections`.
-pub(crate) fn connection(backend: &Backend) -> Result<Connection, Reason> {
-    if !take(
-        &backend.cells.connections,
-        backend.policy.limits.connections,
-    ) {
-        return Err(Reason::TooManyConnections);
-    }
-    Ok(Connection(Arc::clone(&backend.cells)))
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// Counts a request (not its retries) towards the retry budget.

@@ -143,6 +143,9 @@ impl Outbound {
         }
     }
 
+    /// Waits even while the control plane is known to be away: a replica takes
+    /// over, or a restart ends, within the time of one answer, and a refusal is
+    /// for no answer alone. What was ever learnt is there at once, without it.
     async fn meaning(&self, address: SocketAddr) -> Known {
         let snapshot = Arc::clone(&self.cx.snapshot.borrow());
         if let Some(meaning) = snapshot.lookup(address) {

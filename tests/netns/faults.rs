@@ -160,8 +160,8 @@ fn logged(teller: &Pod, row: &Row) -> usize {
 impl Tells {
     fn side(self) -> &'static str {
         match self {
-            Self::Caller => "outbound",
-            Self::Called => "inbound",
+            Self::Caller | Self::Uncertified => "outbound",
+            Self::Called | Self::Unconfigured => "inbound",
         }
     }
 }

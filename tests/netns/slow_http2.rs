@@ -85,10 +85,14 @@ fn an_unfinished_header_section_ends_its_connection_and_idling_does_not() {
         line["fault"]["reason"] == "header-timeout"
     });
     assert_eq!(line["fault"]["side"], "outbound");
-    assert!(application.take().is_empty(), "the application got something");
+    assert!(
+        application.take().is_empty(),
+        "the application got something"
+    );
 
     // It has been idle all this while.
-    idle.write_all(&request(3, END_HEADERS)).expect("it is open");
+    idle.write_all(&request(3, END_HEADERS))
+        .expect("it is open");
     let met = http2::met(&mut idle, 3).expect("it is answered");
     assert!(matches!(met, Met::Answered(_)), "{met:?}");
 }

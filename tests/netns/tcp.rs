@@ -318,12 +318,19 @@ fn a_client_that_is_slow_to_speak_http_is_told_why_it_is_not_served() {
     ] {
         let script = [slow_to_speak(), send(GET), Step::HearAll];
         let text = play(client.connect(name, 9000), &script).text();
-        assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {text}");
+        assert!(
+            text.starts_with(&format!("HTTP/1.1 {status}")),
+            "{name}: {text}"
+        );
         assert!(text.contains(reason), "{name}: {text}");
     }
     // What was dialled for silence is no fault of anybody: the requests alone count.
     let after = [&client, &dead, &denied].map(|pod| faults(pod, &[]));
-    let counted: Vec<f64> = after.iter().zip(before).map(|(now, then)| now - then).collect();
+    let counted: Vec<f64> = after
+        .iter()
+        .zip(before)
+        .map(|(now, then)| now - then)
+        .collect();
     assert_eq!(counted, [2.0, 1.0, 1.0]);
 
     // Who waits for the server to speak waits in vain, but not for long.
@@ -333,5 +340,8 @@ fn a_client_that_is_slow_to_speak_http_is_told_why_it_is_not_served() {
         assert_eq!((heard.bytes.len(), heard.end), (0, End::Reset), "{name}");
     }
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "a denied client reached the application");
+    assert!(
+        listener.accept().is_err(),
+        "a denied client reached the application"
+    );
 }

@@ -2,8 +2,8 @@
 //!
 //! Plain atomics: `control::decode` carries them from one snapshot to the next
 //! by key; `limit`, `upstream::queue` and `upstream::breaker` give them their
-//! meaning. The one lock guards the list of requests that wait for a full
-//! destination; a request that need not wait never takes it.
+//! meaning. The one lock guards the list of those that wait for a full
+//! destination; whoever need not wait never takes it.
 
 use std::{
     collections::VecDeque,
@@ -55,22 +55,28 @@ impl Drop for EndpointCells {
 /// Of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct BackendCells {
-    pub(crate) connections: AtomicU32,
-    pub(crate) in_flight: AtomicU32,
-    pub(crate) pending: AtomicU32,
+    pub(crate) requests: Arc<Places>,
+    pub(crate) connections: Arc<Places>,
     pub(crate) ejected: AtomicU32,
     /// Position in the turns of `RoundRobin` and `Weighted`.
     pub(crate) next: AtomicU64,
     pub(crate) budget: BudgetCells,
+}
+
+/// What a limit is held against, over all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) taken: AtomicU32,
+    pub(crate) waiting: AtomicU32,
     waiters: Mutex<VecDeque<Waiter>>,
 }
 
-/// Waits for a request in flight to end, in order.
+/// Waits for a place to come free, in order.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     /// Of its own snapshot's policy.
     pub(crate) limit: u32,
-    /// The message moves one slot, counted already.
+    /// The message moves one place, counted already.
     pub(crate) grant: oneshot::Sender<()>,
 }
 
@@ -88,7 +94,7 @@ pub(crate) struct RuleCells {
     pub(crate) next: AtomicU64,
 }
 
-impl BackendCells {
+impl Places {
     /// Runs `f` on the list of waiters. Never across a wake-up: a waiter's
     /// waker may run anything.
     pub(crate) fn with_waiters<T>(&self, f: impl FnOnce(&mut VecDeque<Waiter>) -> T) -> T {

@@ -76,6 +76,15 @@ impl Locals {
         )
     }
 
+    /// Of whom a key speaks.
+    pub(crate) fn address(&self, key: EndpointKey) -> Option<SocketAddr> {
+        let known = self.known.borrow();
+        known
+            .keys()
+            .copied()
+            .find(|address| self::key(*address) == key)
+    }
+
     fn make(&self, address: SocketAddr) -> Backend {
         let cells = Arc::new(BackendCells::default());
         let endpoint = Endpoint {
@@ -254,9 +263,7 @@ impl Inbound {
     ) -> Option<&'a Session> {
         let declared = self.protocol(caller.destination.0.port(), connection);
         let is_opaque = matches!(declared, Some(Protocol::Opaque | Protocol::Tls));
-        caller
-            .session
-            .filter(|_| first.is_empty() && !is_opaque)
+        caller.session.filter(|_| first.is_empty() && !is_opaque)
     }
 
     /// Waits for what the caller's proxy does with a connection that is to be

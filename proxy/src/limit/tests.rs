@@ -1,9 +1,11 @@
 //! Limits are exact; the budget is a share of what was asked.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::discovery::{BackendPolicy, Limits, Retries, samples};
+use crate::discovery::{BackendPolicy, Retries, samples};
 
 fn backend(percent: u32, minimum: u32) -> Arc<Backend> {
     let defaults = BackendPolicy::default();
@@ -26,21 +28,12 @@ fn withdrawals(backend: &Backend, now_ms: u64) -> usize {
 }
 
 #[test]
-fn connections_stop_at_the_limit_and_come_back() {
-    let defaults = BackendPolicy::default();
-    let limits = Limits {
-        connections: Some(2),
-        ..defaults.limits
-    };
-    let backend = samples::backend(BackendPolicy { limits, ..defaults }, &[1]);
-    let first = connection(&backend).unwrap();
-    let _second = connection(&backend).unwrap();
-    assert_eq!(
-        connection(&backend).unwrap_err(),
-        Reason::TooManyConnections
-    );
-    drop(first);
-    assert!(connection(&backend).is_ok());
+fn counting_stops_at_the_limit() {
+    let counter = AtomicU32::new(0);
+    assert!(take(&counter, Some(1)));
+    assert!(!take(&counter, Some(1)));
+    assert!(take(&counter, None));
+    assert_eq!(counter.into_inner(), 2);
 }
 
 #[test]

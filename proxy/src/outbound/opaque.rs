@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -22,7 +23,6 @@ use tokio::{
 use crate::{
     detect,
     discovery::{Backend, BackendPolicy, Endpoint, EndpointKey},
-    limit::{self, Connection},
     listen::Conn,
     outcome::{Outcome, Reason, Side},
     record::{ConnectionRecord, Record},
@@ -33,6 +33,7 @@ use crate::{
         balance::{self, InFlight, Nobody},
         breaker::Verdict,
         connect::Opaque,
+        queue::Place,
     },
 };
 
@@ -44,7 +45,7 @@ pub(super) struct Dialled {
     endpoint: Arc<Endpoint>,
     /// What the server said already.
     said: BytesMut,
-    place: Connection,
+    place: Place,
     flight: InFlight,
 }
 
@@ -72,6 +73,8 @@ impl Outbound {
             Err(reason) => {
                 let patience = match reason {
                     Reason::TooManyConnections => target.backend().policy.limits.pending_timeout,
+                    // It has waited already.
+                    Reason::PendingTimeout => Duration::ZERO,
                     _ => self.config.patience.refusal,
                 };
                 sleep(patience).await;
@@ -105,7 +108,7 @@ impl Outbound {
             };
             let endpoint = Arc::clone(flight.endpoint());
             tried.push(endpoint.key);
-            let place = limit::connection(backend)?;
+            let place = self.cx.pool.place(backend).await?;
             if let Some(record) = record.as_deref_mut() {
                 record.attempt(&endpoint);
             }

@@ -223,13 +223,13 @@ pub(crate) struct Pool {
     pub(crate) lanes: Gauge,
     /// `new`, `reused`.
     pub(crate) checkouts: Tally,
-    /// `idle`, `age`, `peer`, `error`, `certificate`, `removed` or `drain`.
+    /// `idle`, `peer`, `error`, `certificate`, `removed` or `limit`.
     pub(crate) closed: Tally,
 }
 
 impl Pool {
     fn register(area: &mut Area<'_>) -> Self {
-        const CAUSES: [&str; 5] = ["idle", "peer", "error", "certificate", "removed"];
+        const CAUSES: [&str; 6] = ["idle", "peer", "error", "certificate", "removed", "limit"];
         Self {
             open: area.register("connections_open", "Connections to endpoints that are open", Gauge::default()),
             lanes: area.register("lanes_open", "HTTP/1 lanes open in mesh connections", Gauge::default()),

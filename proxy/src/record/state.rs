@@ -61,21 +61,26 @@ const EJECTED: (&str, &str) = (
 /// What a destination's limits are held against, over all workers.
 type Load = (&'static str, &'static str, fn(&BackendCells) -> &AtomicU32);
 
-const LOADS: [Load; 3] = [
+const LOADS: [Load; 4] = [
     (
         "connections",
         "Connections to a service port's endpoints that its limit counts",
-        |cells| &cells.connections,
+        |cells| &cells.connections.taken,
+    ),
+    (
+        "connections_pending",
+        "Connections that wait for a free place of a service port",
+        |cells| &cells.connections.waiting,
     ),
     (
         "requests_in_flight",
         "Requests to a service port's endpoints that have not ended",
-        |cells| &cells.in_flight,
+        |cells| &cells.requests.taken,
     ),
     (
         "requests_pending",
         "Requests that wait for a free slot of a service port",
-        |cells| &cells.pending,
+        |cells| &cells.requests.waiting,
     ),
 ];
 

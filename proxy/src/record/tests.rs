@@ -361,7 +361,7 @@ fn one_ejected() -> Snapshot {
     out.cells
         .breaker
         .store(EndpointCells::OUT, Ordering::Relaxed);
-    cart.cells.in_flight.store(3, Ordering::Relaxed);
+    cart.cells.requests.taken.store(3, Ordering::Relaxed);
     let service = ServicePort {
         service: cart.service.clone(),
         port: 80,

@@ -2,7 +2,7 @@
 //!
 //! Called by `http::exchange` per request and by `tcp` per connection; `pool`
 //! or `connect` comes after. Draining endpoints and those that the breaker
-//! holds out get nothing new, unless all are out: then any is better than none.
+//! holds out get nothing new, unless all are: then any is better than none.
 //!
 //! A pick looks at two endpoints, whatever their number; it scans only when
 //! what it drew is unusable. It allocates nothing.
@@ -22,7 +22,7 @@ pub(crate) use averages::Averages;
 /// Why `pick` found none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Nobody {
-    /// The backend has no ready endpoint.
+    /// The backend has no endpoint, not even one that drains.
     NoEndpoints,
     /// All that may be used were tried.
     AllTried,

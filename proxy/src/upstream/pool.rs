@@ -8,6 +8,8 @@
 
 mod lease;
 mod multiplexed;
+mod room;
+mod view;
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,14 +25,16 @@ use tokio::time::Instant;
 
 use crate::{
     discovery::{Backend, Endpoint, EndpointKey, Security},
-    limit,
     outcome::Reason,
     record::Metrics,
     runtime::Tasks,
     wire::Wire,
 };
 
-use super::connect::Connector;
+use super::{
+    connect::Connector,
+    queue::{self, Entrance},
+};
 use lease::{Open, Socket};
 use multiplexed::{Dialling, Multiplexed};
 
@@ -137,13 +141,13 @@ impl Pool {
         }
         let (wire, stream, socket) = match &endpoint.security {
             Security::Unmeshed => {
-                let place = limit::connection(backend)?;
+                let place = self.place(backend).await?;
                 let stream = self
                     .connector
                     .tcp(endpoint.address, backend.policy.timeouts.connect)
                     .await?;
                 let socket = Socket {
-                    _place: place,
+                    place,
                     _open: Open::new(&self.metrics.pool.open),
                 };
                 (Wire::tcp(stream, BytesMut::new()), None, Some(socket))
@@ -186,12 +190,17 @@ impl Pool {
             self.metrics.pool.closed.inc("peer");
         } else if slot.idle.len() < self.config.idle_per_endpoint {
             wire.release_buffers();
-            slot.idle.push(Idle {
+            let idle = Idle {
                 wire,
                 stream,
                 socket,
                 since: Instant::now(),
-            });
+            };
+            let is_wanted = slot.is_wanted(&idle);
+            slot.idle.push(idle);
+            if is_wanted && slot.gives_way() {
+                self.metrics.pool.closed.inc("limit");
+            }
         } else {
             self.metrics.pool.closed.inc("idle");
         }
@@ -210,63 +219,34 @@ impl Pool {
             return Err(Reason::TlsHandshake);
         }
         loop {
-            let free = self.free_connection(endpoint.key);
+            let free = self.free_connection(backend, endpoint.key);
             if let Some(lent) = free {
                 if let Some(ready) = lent.ready().await {
                     return Ok(ready);
                 }
                 continue;
             }
-            self.dialling(backend, endpoint)?.ended().await?;
+            self.dialling(backend, endpoint).ended().await?;
         }
     }
 
-    fn free_connection(&self, key: EndpointKey) -> Option<multiplexed::Lent> {
-        self.slots
-            .borrow_mut()
-            .get_mut(&key)?
-            .free_connection(&self.config)
+    fn free_connection(&self, backend: &Backend, key: EndpointKey) -> Option<multiplexed::Lent> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(&key)?;
+        // Its streams may wait for each other rather than for a connection that
+        // the limit forbids.
+        let may_open = !queue::connections(backend).is_full();
+        slot.free_connection(&self.config, may_open)
     }
 
     /// The dial that is under way, or a new one.
-    fn dialling(
-        self: &Rc<Self>,
-        backend: &Backend,
-        endpoint: &Arc<Endpoint>,
-    ) -> Result<Dialling, Reason> {
+    fn dialling(self: &Rc<Self>, backend: &Backend, endpoint: &Arc<Endpoint>) -> Dialling {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(endpoint.key).or_default();
         if let Some(dialling) = &slot.dialling {
-            return Ok(dialling.clone());
+            return dialling.clone();
         }
-        Ok(slot.dialling.insert(self.dial(backend, endpoint)?).clone())
-    }
-
-    /// Endpoints that left the snapshot: idle connections to them end.
-    pub(crate) fn retain(&self, is_known: impl Fn(EndpointKey) -> bool) {
-        self.slots.borrow_mut().retain(|key, _| {
-            let is_known = is_known(*key);
-            if !is_known {
-                self.metrics.pool.closed.inc("removed");
-            }
-            is_known
-        });
-    }
-
-    /// Ends what was idle for too long; called now and then by the worker.
-    pub(crate) fn expire(&self, now: Instant) {
-        self.slots.borrow_mut().retain(|_, slot| {
-            slot.idle.retain(|idle| {
-                let is_fresh = now.duration_since(idle.since) < self.config.idle_timeout;
-                if !is_fresh {
-                    self.metrics.pool.closed.inc("idle");
-                }
-                is_fresh
-            });
-            slot.connections
-                .retain(|connection| connection.is_wanted(now, self.config.idle_timeout));
-            !slot.idle.is_empty() || !slot.connections.is_empty() || slot.dialling.is_some()
-        });
+        slot.dialling.insert(self.dial(backend, endpoint)).clone()
     }
 
     fn idle(&self, key: EndpointKey) -> Option<Idle> {
@@ -292,35 +272,48 @@ impl Pool {
 
     /// Starts a dial that everyone who needs it waits for; it outlives its
     /// first caller.
-    fn dial(
-        self: &Rc<Self>,
-        backend: &Backend,
-        endpoint: &Arc<Endpoint>,
-    ) -> Result<Dialling, Reason> {
-        let place = limit::connection(backend)?;
+    fn dial(self: &Rc<Self>, backend: &Backend, endpoint: &Arc<Endpoint>) -> Dialling {
         let (tell, dialling) = Dialling::new();
         let number = self.next.get();
         self.next.set(number + 1);
-        let pool = Rc::clone(self);
+        let entrance = queue::connections(backend);
         let target = multiplexed::Target::new(endpoint, backend.policy.timeouts.connect);
-        let key = endpoint.key;
-        self.tasks.borrow_mut().spawn(async move {
-            let opened = multiplexed::open(&pool.connector, &pool.config, &target, number).await;
-            let driver = pool.dialled(key, opened, tell);
-            if let Some(driver) = driver {
-                let retire = || {
-                    if let Some(slot) = pool.slots.borrow_mut().get_mut(&key) {
-                        slot.retire(number);
-                    }
-                };
-                let open = Open::new(&pool.metrics.pool.open);
-                let cause = driver.run(&pool.connector.certificates, retire).await;
-                pool.metrics.pool.closed.inc(cause);
-                drop(open);
+        let opening = Rc::clone(self).open(entrance, target, number, tell);
+        self.tasks.borrow_mut().spawn(opening);
+        dialling
+    }
+
+    /// Opens a connection and drives it to its end.
+    async fn open(
+        self: Rc<Self>,
+        entrance: Entrance,
+        target: multiplexed::Target,
+        number: u64,
+        tell: multiplexed::Tell,
+    ) {
+        let key = target.key();
+        let places = Arc::clone(entrance.places());
+        let place = match self.enter(entrance).await {
+            Ok(place) => place,
+            Err(reason) => {
+                self.dialled(key, Err(reason), tell);
+                return;
             }
-            drop(place);
-        });
-        Ok(dialling)
+        };
+        let opened =
+            multiplexed::open(&self.connector, &self.config, &target, number, places).await;
+        if let Some(driver) = self.dialled(key, opened, tell) {
+            let retire = || {
+                if let Some(slot) = self.slots.borrow_mut().get_mut(&key) {
+                    slot.retire(number);
+                }
+            };
+            let open = Open::new(&self.metrics.pool.open);
+            let cause = driver.run(&self.connector.certificates, retire).await;
+            self.metrics.pool.closed.inc(cause);
+            drop(open);
+        }
+        drop(place);
     }
 
     fn dialled(
@@ -354,10 +347,10 @@ impl Slot {
 
     /// The least busy open connection, if it has a free stream or no other may
     /// be opened.
-    fn free_connection(&mut self, config: &Config) -> Option<multiplexed::Lent> {
+    fn free_connection(&mut self, config: &Config, may_open: bool) -> Option<multiplexed::Lent> {
         self.connections.retain(Multiplexed::is_open);
         let most = config.connections_per_endpoint.max(1);
-        let is_full = self.connections.len() >= most;
+        let is_full = self.connections.len() >= most || !may_open;
         let best = self.connections.iter().min_by_key(|it| it.streams.get())?;
         let has_room = best.streams.get() < best.stream_limit(config.streams_per_connection);
         (has_room || is_full).then(|| best.lend())

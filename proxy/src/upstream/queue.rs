@@ -1,13 +1,18 @@
-//! Requests in flight per backend, and the queue before them.
+//! Places of a backend, for requests in flight and for connections, and the
+//! queue before them.
 //!
-//! Called by `http::exchange` between plan and attempt. A request without a
-//! limit, or below it, costs one atomic increment. One above it waits in
-//! order of arrival, over all workers, bounded in number and time.
+//! Called by `http::exchange` between plan and attempt, and by whoever dials:
+//! `pool`, and the story of opaque bytes. Without a limit, or below it, a place
+//! costs one atomic increment. Whoever comes above it waits in order of
+//! arrival, over all workers, bounded in number and time.
 //!
 //! The queue's lock is taken by those who wait and by whoever ends while
 //! somebody waits, never across an await or a wake-up.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::oneshot,
@@ -15,74 +20,135 @@ use tokio::{
 };
 
 use crate::{
-    discovery::{Backend, BackendCells, Waiter},
+    discovery::{Backend, Places, Waiter},
     limit,
     outcome::Reason,
 };
 
-/// One request in flight; given to the next in the queue on drop. Rides the
-/// response body.
+/// One place; given to the next in the queue on drop. A request's rides the
+/// response body, a connection's lives as long as that.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<BackendCells>);
+pub(crate) struct Place(Arc<Places>);
 
-impl Drop for Slot {
+impl Place {
+    /// What it is one of.
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.0.pending.load(Ordering::SeqCst) > 0 {
+        self.0.taken.fetch_sub(1, Ordering::SeqCst);
+        if is_wanted(&self.0) {
             serve(&self.0);
         }
     }
 }
 
-/// Takes a slot, waits for one in turn, or says why not: `TooManyRequests`
-/// (the queue is full), `PendingTimeout`, or `RequestTimeout` at `deadline`.
-pub(crate) async fn enter(backend: &Backend, deadline: Option<Instant>) -> Result<Slot, Reason> {
-    let (limits, cells) = (&backend.policy.limits, &backend.cells);
-    let Some(limit) = limits.requests else {
-        cells.in_flight.fetch_add(1, Ordering::SeqCst);
-        return Ok(Slot(Arc::clone(cells)));
+/// Takes a place for a request, waits for one in turn, or says why not:
+/// `TooManyRequests` (the queue is full), `PendingTimeout`, or `RequestTimeout`
+/// at `deadline`.
+pub(crate) async fn enter(backend: &Backend, deadline: Option<Instant>) -> Result<Place, Reason> {
+    let limits = &backend.policy.limits;
+    let entrance = Entrance {
+        places: Arc::clone(&backend.cells.requests),
+        limit: limits.requests,
+        pending: limits.pending,
+        patience: limits.pending_timeout,
+        full: Reason::TooManyRequests,
     };
-    // Who comes while others wait queues behind them.
-    if cells.pending.load(Ordering::SeqCst) == 0 && limit::take(&cells.in_flight, Some(limit)) {
-        return Ok(Slot(Arc::clone(cells)));
-    }
-    if !limit::take(&cells.pending, limits.pending) {
-        return Err(Reason::TooManyRequests);
-    }
-    let turn = Turn::join(cells, limit);
-    let patience = Instant::now() + limits.pending_timeout;
-    match deadline.filter(|deadline| *deadline < patience) {
-        Some(deadline) => turn.until(deadline, Reason::RequestTimeout).await,
-        None => turn.until(patience, Reason::PendingTimeout).await,
+    entrance.enter(deadline).await
+}
+
+/// Whether somebody waits for one of these places.
+pub(crate) fn is_wanted(places: &Places) -> bool {
+    places.waiting.load(Ordering::SeqCst) > 0
+}
+
+/// Where connections of a backend get their places; outlives its snapshot.
+pub(crate) fn connections(backend: &Backend) -> Entrance {
+    let limits = &backend.policy.limits;
+    Entrance {
+        places: Arc::clone(&backend.cells.connections),
+        limit: limits.connections,
+        pending: limits.pending,
+        patience: limits.pending_timeout,
+        full: Reason::TooManyConnections,
     }
 }
 
-/// Takes a slot that is free now: for what nobody waits for.
-pub(crate) fn enter_now(backend: &Backend) -> Option<Slot> {
-    let (limit, cells) = (backend.policy.limits.requests, &backend.cells);
-    limit::take(&cells.in_flight, limit).then(|| Slot(Arc::clone(cells)))
+/// Takes a place for a request that is free now: for what nobody waits for.
+pub(crate) fn enter_now(backend: &Backend) -> Option<Place> {
+    let (limit, places) = (backend.policy.limits.requests, &backend.cells.requests);
+    limit::take(&places.taken, limit).then(|| Place(Arc::clone(places)))
 }
 
-/// A place in the queue; left on drop.
+/// Places, and the policy's limits on them.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    places: Arc<Places>,
+    limit: Option<u32>,
+    pending: Option<u32>,
+    patience: Duration,
+    full: Reason,
+}
+
+impl Entrance {
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
+    /// Whether one would have to wait now.
+    pub(crate) fn is_full(&self) -> bool {
+        let taken = self.places.taken.load(Ordering::SeqCst);
+        self.limit.is_some_and(|limit| taken >= limit)
+    }
+
+    /// As the function `enter`, with this entrance's own reason when the queue
+    /// is full.
+    pub(crate) async fn enter(self, deadline: Option<Instant>) -> Result<Place, Reason> {
+        let places = self.places;
+        let Some(limit) = self.limit else {
+            places.taken.fetch_add(1, Ordering::SeqCst);
+            return Ok(Place(places));
+        };
+        // Who comes while others wait queues behind them.
+        if !is_wanted(&places) && limit::take(&places.taken, Some(limit)) {
+            return Ok(Place(places));
+        }
+        if !limit::take(&places.waiting, self.pending) {
+            return Err(self.full);
+        }
+        let turn = Turn::join(&places, limit);
+        let patience = Instant::now() + self.patience;
+        match deadline.filter(|deadline| *deadline < patience) {
+            Some(deadline) => turn.until(deadline, Reason::RequestTimeout).await,
+            None => turn.until(patience, Reason::PendingTimeout).await,
+        }
+    }
+}
+
+/// A turn in the queue; left on drop.
 struct Turn<'a> {
-    cells: &'a Arc<BackendCells>,
+    places: &'a Arc<Places>,
     granted: oneshot::Receiver<()>,
 }
 
 impl<'a> Turn<'a> {
-    /// `pending` counts it already. A slot that came free before it was in the
+    /// `waiting` counts it already. A place that came free before it was in the
     /// list was not offered to it, so it looks once itself.
-    fn join(cells: &'a Arc<BackendCells>, limit: u32) -> Self {
+    fn join(places: &'a Arc<Places>, limit: u32) -> Self {
         let (grant, granted) = oneshot::channel();
-        let turn = Self { cells, granted };
-        cells.with_waiters(|waiters| waiters.push_back(Waiter { limit, grant }));
-        serve(cells);
+        let turn = Self { places, granted };
+        places.with_waiters(|waiters| waiters.push_back(Waiter { limit, grant }));
+        serve(places);
         turn
     }
 
-    async fn until(mut self, end: Instant, otherwise: Reason) -> Result<Slot, Reason> {
+    async fn until(mut self, end: Instant, otherwise: Reason) -> Result<Place, Reason> {
         match timeout_at(end, &mut self.granted).await {
-            Ok(Ok(())) => Ok(Slot(Arc::clone(self.cells))),
+            Ok(Ok(())) => Ok(Place(Arc::clone(self.places))),
             // The list drops a waiter only after its receiver.
             Ok(Err(_)) | Err(_) => Err(otherwise),
         }
@@ -92,21 +158,21 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.granted.close();
-        // Granted in the moment of leaving: the slot goes on to the next.
+        // Granted in the moment of leaving: the place goes on to the next.
         drop(
             self.granted
                 .try_recv()
                 .ok()
-                .map(|()| Slot(Arc::clone(self.cells))),
+                .map(|()| Place(Arc::clone(self.places))),
         );
-        self.cells.pending.fetch_sub(1, Ordering::SeqCst);
+        self.places.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Gives free slots to those who wait, first come first served.
-fn serve(cells: &BackendCells) {
+/// Gives free places to those who wait, first come first served.
+fn serve(places: &Places) {
     loop {
-        let next = cells.with_waiters(|waiters| {
+        let next = places.with_waiters(|waiters| {
             while waiters
                 .front()
                 .is_some_and(|waiter| waiter.grant.is_closed())
@@ -114,7 +180,7 @@ fn serve(cells: &BackendCells) {
                 waiters.pop_front();
             }
             let limit = waiters.front()?.limit;
-            if limit::take(&cells.in_flight, Some(limit)) {
+            if limit::take(&places.taken, Some(limit)) {
                 waiters.pop_front()
             } else {
                 None
@@ -122,8 +188,8 @@ fn serve(cells: &BackendCells) {
         });
         let Some(waiter) = next else { return };
         if waiter.grant.send(()).is_err() {
-            // It left in between: the slot is free again.
-            cells.in_flight.fetch_sub(1, Ordering::SeqCst);
+            // It left in between: the place is free again.
+            places.taken.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

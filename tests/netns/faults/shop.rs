@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, net::TcpListener, time::Duration};
 
+use nix::sys::signal::{Signal, kill};
 use socket2::{Domain, Socket, Type};
 use weft_tests::{
     probe::Raw,
@@ -22,6 +23,9 @@ pub(super) struct Shop {
     pub(super) client: Pod,
     pub(super) app: Pod,
     pub(super) stranger: Pod,
+    /// Two whose proxies will have lost something.
+    pub(super) uncertified: Pod,
+    pub(super) unconfigured: Pod,
     _neighbour: Pod,
     _lost: [Pod; 2],
     recorders: Vec<Recorder>,
@@ -95,6 +99,7 @@ fn manifests() -> String {
         all += &service(name, target, "");
     }
     all += &service("tcp", 8010, ", appProtocol: tcp");
+    all += &service("brief", 8010, ", appProtocol: tcp");
     all += "apiVersion: v1\nkind: Service\nmetadata: {name: empty, namespace: shop}\nspec:\n  selector: {app: nobody}\n  ports: [{name: p, port: 80}]\n---\n";
     for (name, spec) in [
         ("late", "timeouts: {firstByte: 300ms}"),
@@ -108,7 +113,14 @@ fn manifests() -> String {
             "waiting",
             "limits: {requests: 1, pending: 1, pendingTimeout: 300ms}",
         ),
-        ("tcp", "limits: {connections: 1}"),
+        (
+            "tcp",
+            "limits: {connections: 1, requests: 100, pending: 1, pendingTimeout: 1m}",
+        ),
+        (
+            "brief",
+            "limits: {connections: 1, requests: 100, pendingTimeout: 300ms}",
+        ),
         ("full", "timeouts: {connect: 300ms}"),
     ] {
         all += &format!(
@@ -187,6 +199,8 @@ impl Shop {
         let recorders = application(&app);
         let client = mesh.idle("shop/client-0");
         let neighbour = mesh.idle("shop/neighbour-0");
+        let [uncertified, unconfigured] =
+            ["shop/uncertified-0", "shop/unconfigured-0"].map(|name| mesh.idle(name));
         let stranger = mesh
             .pod("shop/stranger-0")
             .flag("--no-mesh")
@@ -210,6 +224,8 @@ impl Shop {
             client,
             app,
             stranger,
+            uncertified,
+            unconfigured,
             _neighbour: neighbour,
             _lost: lost,
             recorders,
@@ -217,14 +233,26 @@ impl Shop {
             _full: full,
             held: RefCell::default(),
         };
-        wait::until("the application through both sidecars", || {
-            let answer = shop
-                .connect("plain")
-                .ask(b"GET /first HTTP/1.1\r\nHost: app\r\n\r\n");
-            answer
-                .is_ok_and(|answer| answer.status == 200)
-                .then_some(())
-        });
+        // The second one shall know both its services when it has lost the rest.
+        for (pod, service) in [
+            (&shop.client, "plain"),
+            (&shop.uncertified, "plain"),
+            (&shop.uncertified, "tcp"),
+        ] {
+            wait::until("the application through both sidecars", || {
+                let mut raw = shop.dial(pod, service, 80);
+                let is_there = match service {
+                    "tcp" => {
+                        raw.send(b"first");
+                        raw.exactly(5).is_ok()
+                    }
+                    _ => raw
+                        .ask(b"GET /first HTTP/1.1\r\nHost: app\r\n\r\n")
+                        .is_ok_and(|answer| answer.status == 200),
+                };
+                is_there.then_some(())
+            });
+        }
         shop
     }
 
@@ -242,12 +270,19 @@ impl Shop {
         match tells {
             Tells::Caller => &self.client,
             Tells::Called => &self.app,
+            Tells::Uncertified => &self.uncertified,
+            Tells::Unconfigured => &self.unconfigured,
         }
     }
 
     /// Faults that all proxies have made.
     pub(super) fn counted(&self) -> f64 {
-        let proxies = [&self.client, &self.app];
+        let proxies = [
+            &self.client,
+            &self.app,
+            &self.uncertified,
+            &self.unconfigured,
+        ];
         let of = |pod: &&Pod| pod.metrics().sum("weft_traffic_faults_total", &[]);
         proxies.iter().map(of).sum()
     }
@@ -275,6 +310,38 @@ impl Shop {
         wait::until("the control plane to freeze", || {
             let text = std::fs::read_to_string(&stat).ok()?;
             text.rsplit_once(") T").map(|_| ())
+        });
+    }
+
+    /// Freezes the control plane, and restarts a pod's proxy without what it had
+    /// kept in this file; it has kept all of these `names` in its configuration.
+    pub(super) fn amnesia(&self, pod: &Pod, file: &str, names: &[&str]) {
+        let name = pod.name().replacen('/', ".", 1);
+        let state = self.mesh.directory().join("pods").join(name).join("state");
+        // Kept a moment after the last change.
+        wait::until("the proxy's whole state", || {
+            let kept = std::fs::read(state.join("configuration.pb")).ok()?;
+            let kept = String::from_utf8_lossy(&kept);
+            let is_whole = names.iter().all(|name| kept.contains(name));
+            (is_whole && state.join("identity.pem").exists()).then_some(())
+        });
+        self.mesh.signal_control_plane(Signal::SIGSTOP);
+        self.frozen();
+        let old = pod.proxy();
+        // Not before it is dead: it might keep it again.
+        kill(old, Signal::SIGSTOP).expect("it runs");
+        std::fs::remove_file(state.join(file)).expect("it was kept");
+        kill(old, Signal::SIGKILL).expect("it runs");
+        wait::until("another proxy", || (pod.proxy() != old).then_some(()));
+        for port in [15001, 15006, 15020] {
+            pod.listens(port);
+        }
+    }
+
+    /// Until somebody of the client's waits for a place.
+    pub(super) fn waits(&self, gauge: &str) {
+        wait::until("the one that waits", || {
+            (self.client.metrics().sum(gauge, &[]) >= 1.0).then_some(())
         });
     }
 

@@ -30,6 +30,10 @@ pub(super) struct Row {
 pub(super) enum Tells {
     Caller,
     Called,
+    /// Of a pod whose proxy has lost its certificate: as caller.
+    Uncertified,
+    /// Of a pod whose proxy has lost its policy: as called.
+    Unconfigured,
 }
 
 /// What the application gets of it.
@@ -62,20 +66,10 @@ impl From<Result<Answer, Ended>> for Seen {
 }
 
 /// Not provoked here, and why.
-pub(super) const ELSEWHERE: &[(&str, &str)] = &[
-    (
-        "certificate-missing",
-        "needs a certificate's whole life: `loss` ends one",
-    ),
-    (
-        "policy-missing",
-        "a proxy is not ready before it has its policy: `inbound`'s own tests",
-    ),
-    (
-        "shutting-down",
-        "what a stopping proxy drops when its grace is over: `record`'s own tests",
-    ),
-];
+pub(super) const ELSEWHERE: &[(&str, &str)] = &[(
+    "shutting-down",
+    "what a stopping proxy drops when its grace is over: `record`'s own tests",
+)];
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n";
 
@@ -262,16 +256,59 @@ pub(super) const TABLE: &[Row] = &[
             seen
         },
     },
+    Row {
+        fault: "certificate-missing",
+        how: "a proxy that restarts without its certificate while nobody issues one",
+        tells: Tells::Uncertified,
+        reach: Reach::Nothing,
+        provoke: |shop| {
+            shop.amnesia(
+                &shop.uncertified,
+                "identity.pem",
+                &["plain", "tcp", "app-0"],
+            );
+            let mut seen = vec![shop.dial(&shop.uncertified, "plain", 80).ask(GET).into()];
+            seen.extend(broken(&shop.uncertified, "tcp", 80, b"opaque"));
+            shop.mesh.signal_control_plane(Signal::SIGCONT);
+            seen
+        },
+    },
+    Row {
+        fault: "policy-missing",
+        how: "a proxy that restarts without its configuration while nobody tells it",
+        tells: Tells::Unconfigured,
+        reach: Reach::Nothing,
+        provoke: |shop| {
+            shop.amnesia(&shop.unconfigured, "configuration.pb", &[]);
+            let address = shop.unconfigured.address().to_string();
+            let seen = broken(&shop.stranger, &address, 8000, GET);
+            shop.mesh.signal_control_plane(Signal::SIGCONT);
+            seen
+        },
+    },
     // ── limits ──────────────────────────────────────────────────────────────
     Row {
         fault: "too-many-connections",
-        how: "a second opaque connection where the policy has one",
+        how: "one opaque connection, one waiting, and a third",
         tells: Tells::Caller,
         reach: Reach::Request,
         provoke: |shop| {
             hold(shop, "tcp", b"first");
             shop.reached(b"first");
-            broken(&shop.client, "tcp", 80, b"second")
+            hold(shop, "tcp", b"second");
+            shop.waits("weft_endpoints_connections_pending");
+            broken(&shop.client, "tcp", 80, b"third")
+        },
+    },
+    Row {
+        fault: "pending-timeout",
+        how: "one opaque connection, and the next waits too long",
+        tells: Tells::Caller,
+        reach: Reach::Request,
+        provoke: |shop| {
+            hold(shop, "brief", b"the only one");
+            shop.reached(b"the only one");
+            broken(&shop.client, "brief", 80, b"second")
         },
     },
     Row {
@@ -283,13 +320,7 @@ pub(super) const TABLE: &[Row] = &[
             hold(shop, "busy", b"GET /busy HTTP/1.1\r\nHost: app\r\n\r\n");
             shop.reached(b"/busy");
             hold(shop, "busy", GET);
-            wait::until("the one that waits", || {
-                let waiting = shop
-                    .client
-                    .metrics()
-                    .sum("weft_endpoints_requests_pending", &[]);
-                (waiting >= 1.0).then_some(())
-            });
+            shop.waits("weft_endpoints_requests_pending");
             both(shop, "busy")
         },
     },

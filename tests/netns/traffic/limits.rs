@@ -1,10 +1,10 @@
 //! Limits and timeouts, each with its own fault.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use weft_tests::{
     traffic::{self, Answer, Load, One, Reply, Tally},
-    world,
+    wait, world,
 };
 
 use super::{Shop, always, ms, policy};
@@ -64,46 +64,106 @@ fn requests_beyond_the_limit_wait_in_turn_or_are_refused_by_name() {
     }
 }
 
+/// Pods without a proxy, where each request in flight has a socket of its own.
+fn outside(rule: &str, pods: usize, answer: Answer) -> (Shop, SocketAddr) {
+    let manifests = format!("{}{rule}", world::service("shop/web", &[super::PORT]));
+    let world = world::World::new(&manifests);
+    let (mut pods_started, mut applications) = (Vec::new(), Vec::new());
+    for number in 0..pods {
+        let pod = world
+            .pod(&format!("shop/web-{number}"))
+            .flag("--no-mesh")
+            .run(["sleep", "infinity"]);
+        let answer = answer.clone();
+        applications.push(traffic::Application::start(
+            pod.listen(super::PORT),
+            move |_| answer.clone(),
+        ));
+        pods_started.push(pod);
+    }
+    let client = world.idle("shop/client-0");
+    let shop = Shop {
+        client,
+        applications,
+        pods: pods_started,
+        world,
+    };
+    let web = shop.web();
+    (shop, web)
+}
+
 #[test]
-fn a_limit_on_connections_holds_where_every_request_takes_one() {
+fn connections_beyond_the_limit_wait_in_turn_or_are_refused_by_name() {
     if !world::possible() {
         return;
     }
-    // Unmeshed endpoints have a socket for each request in flight.
-    let rule = policy("  limits: {connections: 3}");
-    let manifests = format!("{}{rule}", world::service("shop/web", &[super::PORT]));
-    let world = world::World::new(&manifests);
-    let web = world
-        .pod("shop/web-0")
-        .flag("--no-mesh")
-        .run(["sleep", "infinity"]);
-    let application =
-        traffic::Application::start(web.listen(super::PORT), |_| Answer::ok("x").after(ms(100)));
-    let client = world.idle("shop/client-0");
-    let mut plan = Load::new(std::net::SocketAddr::new(
-        client.resolve("web"),
-        super::PORT,
-    ));
+    // Three at a time of 100 ms, room for three to wait: the other two are refused.
+    let rule = policy("  limits: {connections: 3, requests: 100, pending: 3, pendingTimeout: 5s}");
+    let (shop, web) = outside(&rule, 1, Answer::ok("x").after(ms(100)));
+    let mut plan = Load::new(web);
     (plan.connections, plan.requests, plan.think) = (8, Some(1), Duration::ZERO);
-    let tally = traffic::load(&client, &plan);
+    let tally = traffic::load(&shop.client, &plan);
     assert_eq!(
         (tally.status(200), faults(&tally, "too-many-connections")),
-        (3, 5),
+        (6, 2),
         "{:?}",
         tally.errors
     );
-    assert_eq!(application.connections(), 3);
+    let most = shop.applications[0].connections();
+    assert!((3..=6).contains(&most), "{most} connections in all");
+    // What was refused holds no place.
+    plan.connections = 6;
+    assert_eq!(traffic::load(&shop.client, &plan).status(200), 6);
+
+    let rule = policy("  limits: {connections: 1, requests: 100, pendingTimeout: 30ms}");
+    let (shop, web) = outside(&rule, 1, Answer::ok("x").after(ms(300)));
+    let mut plan = Load::new(web);
+    (plan.connections, plan.requests, plan.think) = (3, Some(1), Duration::ZERO);
+    let tally = traffic::load(&shop.client, &plan);
     assert_eq!(
-        traffic::load(
-            &client,
-            &Load {
-                connections: 3,
-                ..plan
-            }
-        )
-        .status(200),
-        3
+        (tally.status(200), faults(&tally, "pending-timeout")),
+        (1, 2),
+        "{:?}",
+        tally.errors
     );
+}
+
+#[test]
+fn an_idle_connection_gives_way_to_one_that_is_needed_elsewhere() {
+    if !world::possible() {
+        return;
+    }
+    // Whoever's turn it is, the other one's idle connection holds the only place.
+    let spec = "  loadBalancing: {algorithm: RoundRobin}\n  limits: {connections: 1, requests: 100, pendingTimeout: 10s}";
+    let (outside, web) = outside(&policy(spec), 2, Answer::ok("x"));
+    let answers = [always(Answer::ok("x")), always(Answer::ok("x"))];
+    let inside = Shop::new(&policy(spec), answers);
+    for (shop, web) in [(&outside, web), (&inside, inside.web())] {
+        wait::until("both endpoints", || {
+            let asked = traffic::run(&shop.client, || async move { One::new(web).get("/").await });
+            assert!(asked.is_ok_and(|reply| reply.status == 200));
+            shop.requests().iter().all(|count| *count > 0).then_some(())
+        });
+        let before = shop.requests();
+        let statuses = traffic::run(&shop.client, || async move {
+            let mut one = One::new(web);
+            let mut statuses = Vec::new();
+            for _ in 0..10 {
+                statuses.push(one.get("/").await.map(|reply| reply.status).ok());
+            }
+            statuses
+        });
+        assert_eq!(statuses, vec![Some(200); 10]);
+        let after = shop.requests();
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [5, 5]);
+        let closed = [("cause", "limit")];
+        let metrics = shop.client.metrics();
+        assert!(
+            metrics.sum("weft_pool_closed_total", &closed) >= 9.0,
+            "{}",
+            &*metrics
+        );
+    }
 }
 
 fn ask(shop: &Shop, path: &'static str) -> (std::io::Result<Reply>, Duration) {

@@ -1,20 +1,28 @@
 //! What is tried again, and what is not, with the reason counted.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinSet,
+};
 use weft_tests::{
     traffic::{self, Answer, Called, Load, One, Two},
     world,
 };
 
-use super::{Answers, Shop, always, named, policy};
+use super::{Answers, PORT, Shop, always, named, policy, policy_of};
 
 /// Fails as often as told, then answers.
 fn failing(times: u64, failure: Answer, then: Answer) -> Answers {
@@ -223,4 +231,83 @@ fn grpc_unavailable_is_retried_wherever_it_stands() {
     let shop = Shop::new(&retry("{grpcStatuses: [UNAVAILABLE]}"), answers);
     assert_eq!(call(&shop, 65 * 1024).grpc_status(), Some(14));
     assert_eq!(shop.requests(), [1]);
+}
+
+/// An application that asks the next one for each request, and says what that said.
+async fn relay(listener: std::net::TcpListener, next: SocketAddr) {
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        connections.spawn(async move {
+            let (mut next, mut said) = (One::new(next), Vec::new());
+            while stream.read_buf(&mut said).await.is_ok_and(|read| read > 0) {
+                if !said.ends_with(b"\r\n\r\n") {
+                    continue;
+                }
+                said.clear();
+                let status = next.get("/").await.unwrap().status;
+                let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn retries_of_retries_stay_within_the_budget_of_each_hop() {
+    if !world::possible() {
+        return;
+    }
+    const REQUESTS: u64 = 250;
+    let retries = "  retries: {attempts: 3, on: {statusCodes: [503]}, backoff: {base: 1ms, max: 1ms}, budget: {percent: 20, minimumPerSecond: 0}}\n  circuitBreaking: {consecutiveFailures: 0}";
+    // The client asks `relay`, which asks `web`, which always fails.
+    let manifests = [
+        policy(retries),
+        policy_of("relay", retries),
+        world::service("shop/relay", &[PORT]),
+    ];
+    let shop = Shop::new(&manifests.concat(), [always(Answer::status(503, "no"))]);
+    let middle = shop.world.idle("shop/relay-0");
+    let listener = middle.listen(PORT);
+    let web = SocketAddr::new(middle.resolve("web"), PORT);
+    let to = SocketAddr::new(shop.client.resolve("relay"), PORT);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let statuses = thread::scope(|scope| {
+        scope.spawn(|| {
+            traffic::run(&middle, || async move {
+                tokio::select! {
+                    () = relay(listener, web) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let statuses = traffic::run(&shop.client, || async move {
+            let mut one = One::new(to);
+            let mut statuses = Vec::new();
+            for _ in 0..REQUESTS {
+                statuses.push(one.get("/").await.map(|reply| reply.status).ok());
+            }
+            statuses
+        });
+        drop(stop);
+        statuses
+    });
+    let failed = statuses.iter().filter(|status| **status == Some(503));
+    assert_eq!(failed.count() as u64, REQUESTS, "{statuses:?}");
+    // Each hop adds a fifth to what comes to it, and not four times of four.
+    let came = shop.requests()[0];
+    let most = REQUESTS * 12 / 10 * 12 / 10;
+    assert!(came <= most, "{came} of {most}");
+    assert!(came > REQUESTS * 13 / 10, "{came}: both hops retried");
+    let by_policy = [("reason", "policy")];
+    let retried = |pod: &world::Pod| pod.metrics().sum("weft_traffic_retries_total", &by_policy);
+    let (first, second) = (retried(&shop.client), retried(&middle));
+    assert_eq!(REQUESTS as f64 + first + second, came as f64);
+    for pod in [&shop.client, &middle] {
+        let spent = [("reason", "budget-spent")];
+        let spent = pod.metrics().sum("weft_traffic_not_retried_total", &spent);
+        assert!(spent > 0.0, "{}: {spent}", pod.name());
+    }
 }

@@ -58,7 +58,7 @@ impl<P: Planner> Server<P> {
         let (io, mut overdue) = watched(io, config.header_timeout, starts);
         let handshake = tokio::select! {
             biased;
-            handshake = builder.handshake::<_, Bytes>(io) => handshake,
+            handshake = Box::pin(builder.handshake::<_, Bytes>(io)) => handshake,
             () = poll_fn(|cx| overdue.poll(cx)) => {
                 return self.refuse_connection(Reason::HeaderTimeout);
             }

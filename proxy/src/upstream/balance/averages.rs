@@ -45,6 +45,11 @@ const WARM_UP_MS: f64 = 4_000.0;
 /// slower is known after five answers; what is on its way to it counts before.
 const STEEPEST: f64 = 3.0;
 
+/// Up to which the first response counts: it may have waited for a
+/// connection beyond the peer proxy and a cold application. Whoever is really
+/// slow is known for it after a few more. No more than a failure, or failing would look cheaper.
+const FIRST_MICROSECONDS: f64 = FAILURE_MICROSECONDS.0;
+
 /// Of an idle endpoint, however slow it was: a tenth of its fair share.
 const LOOK: f64 = 0.05;
 
@@ -140,7 +145,7 @@ impl Average {
         self.microseconds = Some(match self.microseconds {
             Some(average) if microseconds < average => average * kept + microseconds * (1.0 - kept),
             Some(average) => microseconds.min(average.max(NOISE_MICROSECONDS) * STEEPEST),
-            None => microseconds,
+            None => microseconds.min(FIRST_MICROSECONDS),
         });
         self.at_ms = self.at_ms.max(now_ms);
     }

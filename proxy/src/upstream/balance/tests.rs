@@ -184,6 +184,35 @@ fn a_backend_ten_times_slower_gets_less_than_a_third_of_its_share() {
 }
 
 #[test]
+fn a_cold_first_answer_is_forgotten_soon_and_real_slowness_is_not() {
+    let backend = backend(LoadBalancing::PeakEwma, &[1; 2]);
+    let mut worker = Worker::new(1);
+    // Both have been there for long, but only one was ever asked.
+    let _ = worker.key(&backend, &[], 1);
+    let (usual, slow) = (Duration::from_millis(5), Duration::from_secs(5));
+    for now_ms in 1..10_000 {
+        worker.averages.observe(EndpointKey(0), usual, now_ms);
+    }
+    worker.averages.observe(EndpointKey(1), slow, 10_000);
+    // A second of the few requests that go and look.
+    for tenth in 1..=10 {
+        worker
+            .averages
+            .observe(EndpointKey(1), usual, 10_000 + tenth * 100);
+    }
+    let picks = (0..1000).filter(|_| worker.key(&backend, &[], 11_001) == Ok(1));
+    assert!(picks.count() > 300);
+
+    for answer in 0..7 {
+        worker
+            .averages
+            .observe(EndpointKey(1), slow, 11_001 + answer);
+    }
+    let picks = (0..1000).filter(|_| worker.key(&backend, &[], 11_010) == Ok(1));
+    assert!(picks.count() < 80);
+}
+
+#[test]
 fn a_backend_that_slows_down_and_recovers_loses_its_share_and_gets_it_back() {
     let backend = backend(LoadBalancing::PeakEwma, &[1; 5]);
     let mut simulation = Simulation::new(1);
@@ -305,11 +334,12 @@ fn draining_gets_nothing_and_none_ready_is_no_endpoints() {
         ]);
         assert!((0..100).all(|_| worker.key(&one, &[], 1) == Ok(1)));
         assert_eq!(worker.key(&one, &[1], 1), Err(Nobody::AllTried));
-        assert_eq!(
-            worker.key(&of(&[EndpointState::Draining]), &[], 1),
-            Err(Nobody::NoEndpoints)
-        );
         assert_eq!(worker.key(&of(&[]), &[], 1), Err(Nobody::NoEndpoints));
+        // None is ready: those that still serve are better than none.
+        let all = of(&[EndpointState::Draining; 2]);
+        assert!((0..100).all(|_| worker.key(&all, &[], 1).is_ok()));
+        assert_eq!(worker.key(&all, &[1], 1), Ok(0));
+        assert_eq!(worker.key(&all, &[0, 1], 1), Err(Nobody::AllTried));
     }
 }
 

@@ -5,12 +5,14 @@ use std::{cell::Cell, rc::Rc};
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::{discovery::EndpointKey, limit::Connection, outcome::Reason, tls::connect::Refusal};
+use crate::{
+    discovery::EndpointKey, outcome::Reason, tls::connect::Refusal, upstream::queue::Place,
+};
 
 /// A socket of its own: its place under the backend's limit, and in the gauge.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) _place: Connection,
+    pub(super) place: Place,
     pub(super) _open: Open,
 }
 

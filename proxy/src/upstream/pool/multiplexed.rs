@@ -23,7 +23,7 @@ use http::{Method, Request, Uri, Version};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    discovery::{Endpoint, Security},
+    discovery::{Endpoint, EndpointKey, Places, Security},
     outcome::Reason,
     tls::{
         Alpn,
@@ -44,6 +44,8 @@ pub(super) struct Multiplexed {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
     refusal: Option<Refusal>,
+    /// Where its driver has a place.
+    places: Arc<Places>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,10 @@ impl Target {
             connect,
         }
     }
+
+    pub(super) fn key(&self) -> EndpointKey {
+        self.endpoint.key
+    }
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>;
@@ -85,6 +91,7 @@ pub(super) async fn open(
     config: &Config,
     target: &Target,
     number: u64,
+    places: Arc<Places>,
 ) -> Result<(Multiplexed, Driver), Reason> {
     let mut builder = Builder::new();
     builder
@@ -133,6 +140,7 @@ pub(super) async fn open(
             sender,
             state,
             refusal,
+            places,
         },
         driver,
     ))
@@ -144,6 +152,14 @@ const SEND_BUFFER: usize = 256 * 1024;
 impl Multiplexed {
     pub(super) fn is_open(&self) -> bool {
         self.state.is_open.get()
+    }
+
+    pub(super) fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.state.last_used.get())
     }
 
     pub(super) fn stream_limit(&self, ours: u32) -> u32 {
@@ -164,9 +180,7 @@ impl Multiplexed {
 
     /// Idle ones end after `idle_timeout`: dropping the sender closes them.
     pub(super) fn is_wanted(&self, now: Instant, idle_timeout: Duration) -> bool {
-        self.is_open()
-            && (self.streams.get() > 0
-                || now.duration_since(self.state.last_used.get()) < idle_timeout)
+        self.is_open() && (self.streams.get() > 0 || self.idle_for(now) < idle_timeout)
     }
 }
 

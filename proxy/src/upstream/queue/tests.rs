@@ -33,8 +33,8 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 
 fn counts(backend: &Backend) -> (u32, u32) {
     (
-        backend.cells.in_flight.load(Ordering::SeqCst),
-        backend.cells.pending.load(Ordering::SeqCst),
+        backend.cells.requests.taken.load(Ordering::SeqCst),
+        backend.cells.requests.waiting.load(Ordering::SeqCst),
     )
 }
 
@@ -140,6 +140,32 @@ async fn a_limit_that_comes_later_is_served_by_slots_taken_before() {
     assert!(poll(waiting.as_mut()).is_ready());
 }
 
+#[tokio::test(start_paused = true)]
+async fn connections_wait_as_requests_do_and_apart_from_them() {
+    let limits = Limits {
+        connections: Some(1),
+        requests: Some(1),
+        pending: Some(1),
+        pending_timeout: Duration::from_secs(1),
+    };
+    let defaults = BackendPolicy::default();
+    let backend = samples::backend(BackendPolicy { limits, ..defaults }, &[1]);
+    let enter = || connections(&backend).enter(None);
+    let _request = super::enter(&backend, None).await.unwrap();
+    let first = enter().await.unwrap();
+    assert!(connections(&backend).is_full() && !is_wanted(first.places()));
+    let mut waiting = pin!(enter());
+    assert!(poll(waiting.as_mut()).is_pending());
+    assert!(is_wanted(first.places()));
+    assert_eq!(enter().await.unwrap_err(), Reason::TooManyConnections);
+    drop(first);
+    let second = waiting.await.unwrap();
+    assert_eq!(enter().await.unwrap_err(), Reason::PendingTimeout);
+    drop(second);
+    assert!(!connections(&backend).is_full());
+    assert!(enter().await.is_ok());
+}
+
 #[test]
 fn workers_together_never_exceed_the_limit_and_all_are_served() {
     let (backend, most) = (backend(Some(3), None), AtomicU32::new(0));
@@ -155,7 +181,7 @@ fn workers_together_never_exceed_the_limit_and_all_are_served() {
                     async move {
                         let slot = enter(backend, None).await.unwrap();
                         most.fetch_max(
-                            backend.cells.in_flight.load(Ordering::SeqCst),
+                            backend.cells.requests.taken.load(Ordering::SeqCst),
                             Ordering::SeqCst,
                         );
                         if (round + at) % 2 == 0 {

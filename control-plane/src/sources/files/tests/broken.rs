@@ -372,7 +372,7 @@ const CASES: &[Case] = &[
         "0 to 100",
     ),
     (
-        "limits: {connections: 3, pending: 5}",
+        "limits: {pending: 5}",
         Some(0),
         "spec.limits.pending",
         "limits nothing",

@@ -60,17 +60,17 @@ pub(super) fn limits(it: &Limits, policy: &mut model::BackendPolicy) -> Result<(
         1,
         &mut policy.pending_timeout,
     )?;
-    if it.requests.is_none() {
+    if it.requests.is_none() && it.connections.is_none() {
         let field = match (it.pending.is_some(), it.pending_timeout.is_some()) {
             (true, _) => "pending",
             (false, true) => "pendingTimeout",
             (false, false) => return Ok(()),
         };
-        let message = "limits nothing: without requests nobody waits";
+        let message = "limits nothing: without a limit on requests or connections nobody waits";
         return Err(Refusal::new(
             field,
             message,
-            "limit requests, or leave it out",
+            "limit requests or connections, or leave it out",
         ));
     }
     Ok(())
