@@ -11,9 +11,12 @@ mod probe;
 mod socket;
 
 use std::{
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -56,8 +59,9 @@ pub(crate) struct Config {
     pub(crate) mark: Option<u32>,
 }
 
-/// A part of the dump that the module which knows it renders.
-pub(crate) type Section = (&'static str, Box<dyn Fn() -> serde_json::Value + Send>);
+/// A part of the dump that whoever knows it renders, perhaps on another thread.
+pub(crate) type Section = (&'static str, Box<dyn Fn() -> Rendering + Send>);
+pub(crate) type Rendering = Pin<Box<dyn Future<Output = serde_json::Value>>>;
 
 /// What the answers are made of. `app` fills it.
 pub(crate) struct Sources {
@@ -148,9 +152,9 @@ impl Bound {
     pub(crate) async fn serve(self, sources: Sources) {
         let sources = Rc::new(sources);
         tokio::join!(
-            accept(self.metrics, Rc::clone(&sources), metrics, None),
-            accept(self.health, Rc::clone(&sources), health, Some(self.probes)),
-            accept(self.debug, Rc::clone(&sources), debug, None),
+            accept(self.metrics, Rc::clone(&sources), Port::Metrics, None),
+            accept(self.health, Rc::clone(&sources), Port::Health, Some(self.probes)),
+            accept(self.debug, Rc::clone(&sources), Port::Debug, None),
             self.socket.serve(Arc::clone(&sources.control)),
         );
     }
@@ -165,15 +169,30 @@ const MOST_CONNECTIONS: usize = 128;
 /// A caller has so long for its request, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Page = fn(&Sources, &str) -> Answer;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Port {
+    Metrics,
+    Health,
+    Debug,
+}
 
-async fn accept(listener: TcpListener, sources: Rc<Sources>, page: Page, asking: Option<Asking>) {
+impl Port {
+    async fn answer(self, sources: &Sources, path: &str) -> Answer {
+        match self {
+            Self::Metrics => metrics(sources, path),
+            Self::Health => health(sources, path),
+            Self::Debug => debug(sources, path).await,
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, sources: Rc<Sources>, port: Port, asking: Option<Asking>) {
     let mut tasks = Tasks::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) if tasks.len() < MOST_CONNECTIONS => {
                 let sources = Rc::clone(&sources);
-                tasks.spawn(connection(stream, sources, page, asking.clone()));
+                tasks.spawn(connection(stream, sources, port, asking.clone()));
             }
             Ok(_) => tracing::debug!("admin connection over the limit closed"),
             Err(error) => {
@@ -185,7 +204,7 @@ async fn accept(listener: TcpListener, sources: Rc<Sources>, page: Page, asking:
     }
 }
 
-async fn connection(stream: TcpStream, sources: Rc<Sources>, page: Page, asking: Option<Asking>) {
+async fn connection(stream: TcpStream, sources: Rc<Sources>, port: Port, asking: Option<Asking>) {
     let Ok(own) = stream.local_addr() else {
         return; // gone already
     };
@@ -202,7 +221,10 @@ async fn connection(stream: TcpStream, sources: Rc<Sources>, page: Page, asking:
                 Some(it) => it.carry_out(path, request.headers(), own).await,
                 None => None,
             };
-            answered.unwrap_or_else(|| Ok(page(&sources, path)))
+            match answered {
+                Some(answered) => answered,
+                None => Ok(port.answer(&sources, path).await),
+            }
         }
     });
     let serving = http1::Builder::new()
@@ -280,9 +302,9 @@ fn health(sources: &Sources, path: &str) -> Answer {
     }
 }
 
-fn debug(sources: &Sources, path: &str) -> Answer {
+async fn debug(sources: &Sources, path: &str) -> Answer {
     match path {
-        "/dump" => json(StatusCode::OK, &dump::of(sources)),
+        "/dump" => json(StatusCode::OK, &dump::of(sources).await),
         _ => text(StatusCode::NOT_FOUND, "/dump is here\n"),
     }
 }

@@ -6,12 +6,13 @@
 
 mod worker;
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
 };
 use tracing::info;
 
@@ -27,7 +28,7 @@ use crate::{
     telemetry::{self, Registry},
 };
 
-use worker::{Settings, Shares};
+use worker::{Look, Settings, Shares};
 
 /// Runs the sidecar until the application has ended (SIGTERM).
 ///
@@ -70,7 +71,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         epoch,
         health: control.health,
         wall,
-        sections: Vec::new(),
+        sections: vec![("pools", workers.pools())],
         control: Arc::clone(&phases),
         phase,
     }));
@@ -134,7 +135,16 @@ async fn stop_signal() -> io::Result<()> {
 }
 
 /// The threads that carry traffic.
-struct Workers(Vec<(thread::JoinHandle<()>, oneshot::Receiver<()>)>);
+struct Workers(Vec<Running>);
+
+struct Running {
+    thread: thread::JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+    looks: mpsc::Sender<Look>,
+}
+
+/// A worker that doesn't show its pools in this time is busier than it should be.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Workers {
     /// Starts them and waits until each listens.
@@ -143,9 +153,10 @@ impl Workers {
         for number in 0..count {
             let (bound, listening) = oneshot::channel();
             let (end, ended) = oneshot::channel();
+            let (looks, looked) = mpsc::channel(1);
             let (settings, shares) = (settings.clone(), shares.clone());
             let thread = runtime::worker(&format!("worker-{number}"), move || async move {
-                worker::run(settings, shares, bound).await;
+                worker::run(settings, shares, bound, looked).await;
                 // Nobody listens only where the start failed.
                 let _ = end.send(());
             })?;
@@ -153,13 +164,38 @@ impl Workers {
                 .await
                 .map_err(|_| anyhow!("a worker ended at once"))?
                 .context("listening")?;
-            started.push((thread, ended));
+            started.push(Running {
+                thread,
+                ended,
+                looks,
+            });
         }
         Ok(Self(started))
     }
 
+    /// Asks each worker for its pools, which live on its thread alone.
+    fn pools(&self) -> Box<dyn Fn() -> admin::Rendering + Send> {
+        let all: Vec<_> = self.0.iter().map(|it| it.looks.clone()).collect();
+        Box::new(move || {
+            let all = all.clone();
+            Box::pin(async move {
+                let mut pools = Vec::with_capacity(all.len());
+                for looks in all {
+                    let (reply, answer) = oneshot::channel();
+                    let look = async {
+                        looks.send(reply).await.ok()?;
+                        answer.await.ok()
+                    };
+                    // `null` where it doesn't answer: a finding too.
+                    pools.push(timeout(LOOK, look).await.ok().flatten());
+                }
+                pools.into()
+            })
+        })
+    }
+
     async fn ended(self) {
-        for (thread, ended) in self.0 {
+        for Running { thread, ended, .. } in self.0 {
             // An error means that it ended without a word.
             let _ = ended.await;
             let _ = thread.join();

@@ -16,7 +16,7 @@ use crate::{
     upstream::breaker,
 };
 
-pub(super) fn of(sources: &Sources) -> Value {
+pub(super) async fn of(sources: &Sources) -> Value {
     let snapshot = (sources.snapshot)();
     let now = sources.epoch.milliseconds(Instant::now());
     let mut addresses: Vec<_> = snapshot.addresses.iter().collect();
@@ -37,7 +37,7 @@ pub(super) fn of(sources: &Sources) -> Value {
     );
     page.insert("destinations".into(), addresses.into());
     for (name, section) in &sources.sections {
-        page.insert((*name).into(), section());
+        page.insert((*name).into(), section().await);
     }
     page.into()
 }
@@ -113,9 +113,10 @@ fn backend(of: &Backend, now: u64) -> Value {
         "service": of.service.to_string(),
         "port": of.port,
         "policy": format!("{:?}", of.policy),
-        "connections": of.cells.connections.load(Ordering::Relaxed),
-        "in_flight": of.cells.in_flight.load(Ordering::Relaxed),
-        "pending": of.cells.pending.load(Ordering::Relaxed),
+        "connections": of.cells.connections.taken.load(Ordering::Relaxed),
+        "connections_pending": of.cells.connections.waiting.load(Ordering::Relaxed),
+        "in_flight": of.cells.requests.taken.load(Ordering::Relaxed),
+        "pending": of.cells.requests.waiting.load(Ordering::Relaxed),
         "ejected": of.cells.ejected.load(Ordering::Relaxed),
         "endpoints": of.endpoints.iter().map(|of| endpoint(of, now)).collect::<Vec<_>>(),
     })

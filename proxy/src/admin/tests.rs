@@ -14,7 +14,9 @@ fn sources() -> Sources {
         wall: Wall::System,
         sections: vec![(
             "certificates",
-            Box::new(|| serde_json::json!([{"identity": "spiffe://d/ns/a/sa/b"}])),
+            Box::new(|| {
+                Box::pin(async { serde_json::json!([{"identity": "spiffe://d/ns/a/sa/b"}]) })
+            }),
         )],
         control: Arc::new(control),
         phase,
@@ -61,12 +63,13 @@ async fn a_draining_proxy_is_live_and_not_ready() {
 #[tokio::test]
 async fn each_port_has_its_own_pages_and_no_others() {
     let sources = sources();
-    for (page, own) in [
-        (metrics as fn(&Sources, &str) -> Answer, "/metrics"),
-        (health, "/live"),
-        (debug, "/dump"),
+    for (port, own) in [
+        (Port::Metrics, "/metrics"),
+        (Port::Health, "/live"),
+        (Port::Debug, "/dump"),
     ] {
-        assert_eq!(page(&sources, own).status(), StatusCode::OK, "{own}");
+        let answer = port.answer(&sources, own).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{own}");
         for other in [
             "/",
             "/metrics",
@@ -78,7 +81,8 @@ async fn each_port_has_its_own_pages_and_no_others() {
             "/quitquitquit",
         ] {
             let is_own = other == own || (own == "/live" && other == "/ready");
-            let is_page = page(&sources, other).status() != StatusCode::NOT_FOUND;
+            let answer = port.answer(&sources, other).await;
+            let is_page = answer.status() != StatusCode::NOT_FOUND;
             assert_eq!(is_page, is_own, "{own} {other}");
         }
     }
@@ -86,7 +90,7 @@ async fn each_port_has_its_own_pages_and_no_others() {
 
 #[tokio::test]
 async fn the_dump_holds_the_sections_of_other_modules() {
-    let page = body(debug(&sources(), "/dump")).await;
+    let page = body(debug(&sources(), "/dump").await).await;
     let page: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!(page["certificates"][0]["identity"], "spiffe://d/ns/a/sa/b");
     assert_eq!(page["workload"], serde_json::Value::Null);

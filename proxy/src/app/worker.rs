@@ -3,12 +3,14 @@
 //! Everything here lives on one thread. A new snapshot comes by message and
 //! takes the place of the old one between two polls.
 
+mod pools;
+
 use std::{
     cell::RefCell, collections::HashSet, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
 };
 
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep},
 };
 
@@ -33,6 +35,8 @@ use crate::{
         pool::{self, Pool},
     },
 };
+
+pub(crate) use pools::Look;
 
 /// What every worker is built from.
 #[derive(Clone, Debug)]
@@ -136,6 +140,7 @@ pub(crate) async fn run(
     settings: Settings,
     shares: Shares,
     bound: oneshot::Sender<io::Result<()>>,
+    looks: mpsc::Receiver<Look>,
 ) {
     let listen = |address| sock::listener(address, &settings.liveness);
     let listening = listen(settings.outbound_listen)
@@ -160,6 +165,7 @@ pub(crate) async fn run(
     let mut tasks = Tasks::new();
     tasks.spawn(Rc::clone(&worker).keep_current(shares.snapshots.clone()));
     tasks.spawn(Rc::clone(&worker).sweep());
+    tasks.spawn(Rc::clone(&worker).show(looks));
     let outbound = listener(outbound_socket, &settings.outbound_gate).accept(
         |arrival| Rc::clone(&worker.outbound).story(arrival),
         shares.phase.clone(),
@@ -260,22 +266,27 @@ fn context(side: Side, settings: &Settings, shares: &Shares) -> Rc<Context> {
 /// Every endpoint that some destination may choose.
 fn endpoints(snapshot: &Snapshot) -> HashSet<EndpointKey> {
     let mut held = HashSet::new();
-    let mut hold =
-        |backend: &Backend| held.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
+    backends(snapshot, |backend| {
+        held.extend(backend.endpoints.iter().map(|endpoint| endpoint.key));
+    });
+    held
+}
+
+/// Visits every destination; one that several routes lead to more than once.
+fn backends(snapshot: &Snapshot, mut visit: impl FnMut(&Backend)) {
     for known in snapshot.addresses.values() {
         match &known.meaning {
-            Meaning::Workload(backend) => hold(backend),
+            Meaning::Workload(backend) => visit(backend),
             Meaning::Service(port) => {
-                hold(&port.default);
+                visit(&port.default);
                 let rules = port.routes.iter().flat_map(|routes| &routes.entries);
                 for backend in rules.flat_map(|(_, rule)| rule.destinations()) {
-                    hold(backend);
+                    visit(backend);
                 }
             }
             Meaning::Unmeshed | Meaning::Unknown => {}
         }
     }
-    held
 }
 
 #[cfg(test)]

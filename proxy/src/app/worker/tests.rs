@@ -76,6 +76,8 @@ struct World {
     routes: Option<RouteTable>,
     tasks: Tasks,
     phases: Vec<Control>,
+    /// Of the caller, and of the callee.
+    looks: Vec<mpsc::Sender<Look>>,
 }
 
 impl World {
@@ -90,6 +92,7 @@ impl World {
             routes: None,
             tasks: Tasks::new(),
             phases: Vec::new(),
+            looks: Vec::new(),
         }
     }
 
@@ -159,11 +162,13 @@ impl World {
             phase,
         };
         let (bound, listening) = oneshot::channel();
+        let (looks, looked) = mpsc::channel(1);
         self.tasks.spawn(async move {
-            run(settings, shares, bound).await;
+            run(settings, shares, bound, looked).await;
             drop(publish);
         });
         listening.await.unwrap().unwrap();
+        self.looks.push(looks);
         self.phases.push(phases);
     }
 
@@ -592,5 +597,40 @@ fn a_draining_proxy_serves_and_retires_its_connections() {
                 .unwrap()
                 .starts_with("HTTP/1.1 200 ")
         );
+    });
+}
+
+#[test]
+fn a_worker_shows_what_its_pools_hold() {
+    within(async {
+        let mut world = World::new();
+        let _told = world.answer(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 2]);
+        let mut caller = world.connect().await;
+        let request = b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        assert!(message(&mut caller).await.unwrap().contains("200"));
+
+        let look = async |at: usize| {
+            let (reply, answer) = oneshot::channel();
+            world.looks[at].send(reply).await.unwrap();
+            answer.await.unwrap()
+        };
+        let outbound = look(0).await["outbound"].take();
+        assert_eq!(outbound[0]["address"], world.net.callee().to_string());
+        assert_eq!(outbound[0]["pod"], "shop/cart-0");
+        let connection = &outbound[0]["holds"]["connections"][0];
+        assert_eq!(connection["is_open"], true);
+        // The lane that has served waits for the next request.
+        assert_eq!(
+            (&connection["streams"], &connection["idle_lanes"]),
+            (&1.into(), &1.into())
+        );
+        assert_eq!(outbound[0]["holds"]["is_dialling"], false);
+        assert_eq!(outbound.as_array().map(Vec::len), Some(1));
+
+        let inbound = look(1).await["inbound"].take();
+        let application = world.net.application().to_string();
+        assert_eq!(inbound[0]["address"], application);
+        assert_eq!(inbound[0]["holds"]["idle_sockets"], 1);
     });
 }
