@@ -300,7 +300,7 @@ pub(super) const HEADER_TIMEOUT: Knob = Knob {
     name: "WEFT_HEADER_TIMEOUT",
     kind: Kind::Duration,
     default: Some("30s"),
-    help: "A begun header section must be complete within",
+    help: "A begun header section, or HTTP/2 frame other than DATA, must be complete within",
     why: "Slow clients finish; a slowloris doesn't hold a connection for long.",
 };
 

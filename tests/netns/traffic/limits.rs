@@ -65,7 +65,7 @@ fn requests_beyond_the_limit_wait_in_turn_or_are_refused_by_name() {
 }
 
 /// Pods without a proxy, where each request in flight has a socket of its own.
-fn outside(rule: &str, pods: usize, answer: Answer) -> (Shop, SocketAddr) {
+fn outside(rule: &str, pods: usize, answer: &Answer) -> (Shop, SocketAddr) {
     let manifests = format!("{}{rule}", world::service("shop/web", &[super::PORT]));
     let world = world::World::new(&manifests);
     let (mut pods_started, mut applications) = (Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ fn connections_beyond_the_limit_wait_in_turn_or_are_refused_by_name() {
     }
     // Three at a time of 100 ms, room for three to wait: the other two are refused.
     let rule = policy("  limits: {connections: 3, requests: 100, pending: 3, pendingTimeout: 5s}");
-    let (shop, web) = outside(&rule, 1, Answer::ok("x").after(ms(100)));
+    let (shop, web) = outside(&rule, 1, &Answer::ok("x").after(ms(100)));
     let mut plan = Load::new(web);
     (plan.connections, plan.requests, plan.think) = (8, Some(1), Duration::ZERO);
     let tally = traffic::load(&shop.client, &plan);
@@ -116,7 +116,7 @@ fn connections_beyond_the_limit_wait_in_turn_or_are_refused_by_name() {
     assert_eq!(traffic::load(&shop.client, &plan).status(200), 6);
 
     let rule = policy("  limits: {connections: 1, requests: 100, pendingTimeout: 30ms}");
-    let (shop, web) = outside(&rule, 1, Answer::ok("x").after(ms(300)));
+    let (shop, web) = outside(&rule, 1, &Answer::ok("x").after(ms(300)));
     let mut plan = Load::new(web);
     (plan.connections, plan.requests, plan.think) = (3, Some(1), Duration::ZERO);
     let tally = traffic::load(&shop.client, &plan);
@@ -135,7 +135,7 @@ fn an_idle_connection_gives_way_to_one_that_is_needed_elsewhere() {
     }
     // Whoever's turn it is, the other one's idle connection holds the only place.
     let spec = "  loadBalancing: {algorithm: RoundRobin}\n  limits: {connections: 1, requests: 100, pendingTimeout: 10s}";
-    let (outside, web) = outside(&policy(spec), 2, Answer::ok("x"));
+    let (outside, web) = outside(&policy(spec), 2, &Answer::ok("x"));
     let answers = [always(Answer::ok("x")), always(Answer::ok("x"))];
     let inside = Shop::new(&policy(spec), answers);
     for (shop, web) in [(&outside, web), (&inside, inside.web())] {
