@@ -153,7 +153,12 @@ impl Bound {
         let sources = Rc::new(sources);
         tokio::join!(
             accept(self.metrics, Rc::clone(&sources), Port::Metrics, None),
-            accept(self.health, Rc::clone(&sources), Port::Health, Some(self.probes)),
+            accept(
+                self.health,
+                Rc::clone(&sources),
+                Port::Health,
+                Some(self.probes)
+            ),
             accept(self.debug, Rc::clone(&sources), Port::Debug, None),
             self.socket.serve(Arc::clone(&sources.control)),
         );
