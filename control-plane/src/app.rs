@@ -27,6 +27,8 @@ use crate::{
     sources::kubernetes,
 };
 
+#[allow(dead_code, reason = "the keys are not there yet")]
+mod admission;
 pub(crate) mod authority;
 mod certificate;
 mod cluster;

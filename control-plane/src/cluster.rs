@@ -14,6 +14,7 @@ use tokio::time::timeout;
 pub(crate) mod authority;
 pub(crate) mod lease;
 pub(crate) mod metrics;
+pub(crate) mod namespace;
 pub(crate) mod review;
 mod warning;
 

@@ -88,6 +88,18 @@ pub struct Config {
     #[arg(long, env = "WEFT_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) health_listen: Option<SocketAddr>,
 
+    /// Where the API server asks the webhook, with TLS; needs the cluster's authority; default: nowhere
+    #[arg(
+        long,
+        env = "WEFT_WEBHOOK_LISTEN",
+        value_name = "ADDRESS:PORT",
+        requires = "authority"
+    )]
+    pub(crate) webhook_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    pub(crate) injection: Injection,
+
     /// Unix socket on which `weft status` asks; default: none
     #[arg(long, env = "WEFT_STATUS_SOCKET", value_name = "PATH")]
     pub(crate) status_socket: Option<PathBuf>,

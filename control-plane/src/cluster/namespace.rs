@@ -1,0 +1,137 @@
+//! What injection has to know of a namespace, asked when a pod is made.
+//!
+//! `app` hands it to `admission`. Asked live, not kept: a quota that was made a
+//! moment ago counts, and a list of a few objects out of the API server's cache
+//! takes less than a pod has time. What can't be learnt is taken for absent: it
+//! only makes a refusal clearer, or adds limits that the API server demands
+//! anyway.
+
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
+use kube::{Api, api::ListParams};
+
+use super::{Cluster, Failure, call};
+use crate::admission;
+
+pub(crate) async fn known(cluster: Cluster, name: String) -> admission::Namespace {
+    let client = || cluster.client.clone();
+    let namespaces: Api<Namespace> = Api::all(client());
+    let quotas: Api<ResourceQuota> = Api::namespaced(client(), &name);
+    let ranges: Api<LimitRange> = Api::namespaced(client(), &name);
+    // Any version: out of its cache.
+    let all = ListParams::default().match_any();
+    let (namespace, quotas, ranges) = tokio::join!(
+        call(namespaces.get(&name)),
+        call(quotas.list(&all)),
+        call(ranges.list(&all)),
+    );
+    let namespace = told(namespace, &name);
+    let quotas = told(quotas, &name).map(|it| it.items).unwrap_or_default();
+    let ranges = told(ranges, &name).map(|it| it.items).unwrap_or_default();
+    admission::Namespace {
+        labels: namespace
+            .and_then(|it| it.metadata.labels)
+            .unwrap_or_default(),
+        demands_cpu_limit: is_demanded("cpu", &quotas, &ranges),
+        demands_memory_limit: is_demanded("memory", &quotas, &ranges),
+    }
+}
+
+fn told<T>(answer: Result<T, Failure>, namespace: &str) -> Option<T> {
+    answer
+        .inspect_err(|error| {
+            tracing::warn!(%error, namespace, "a namespace is not known whole at injection");
+        })
+        .ok()
+}
+
+/// A quota of limits counts them, and a container's most needs one to compare:
+/// without a limit the API server refuses the pod.
+fn is_demanded(resource: &str, quotas: &[ResourceQuota], ranges: &[LimitRange]) -> bool {
+    let key = format!("limits.{resource}");
+    let by_quota = quotas.iter().any(|it| {
+        let hard = it.spec.as_ref().and_then(|it| it.hard.as_ref());
+        hard.is_some_and(|it| it.contains_key(&key))
+    });
+    let items = ranges
+        .iter()
+        .filter_map(|it| it.spec.as_ref())
+        .flat_map(|it| &it.limits);
+    let mut items = items.filter(|it| it.type_ == "Container");
+    by_quota
+        || items.any(|it| {
+            [&it.max, &it.max_limit_request_ratio]
+                .iter()
+                .any(|bounds| bounds.as_ref().is_some_and(|it| it.contains_key(resource)))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::fake::Fake;
+
+    async fn known_with(path: &str, items: Value) -> admission::Namespace {
+        let fake = Fake::default();
+        for list in ["resourcequotas", "limitranges"] {
+            let items = if list == path {
+                items.clone()
+            } else {
+                json!([])
+            };
+            let path = format!("/api/v1/namespaces/shop/{list}");
+            fake.put(&path, json!({"metadata": {}, "items": items}));
+        }
+        let namespace = json!({"metadata": {"name": "shop", "labels": {"a": "b"}}});
+        fake.put("/api/v1/namespaces/shop", namespace);
+        known(fake.cluster(), "shop".to_owned()).await
+    }
+
+    #[tokio::test]
+    async fn limits_are_demanded_by_quotas_and_by_the_most_of_a_container() {
+        let quota = |key: &str| json!([{"spec": {"hard": {"pods": "10", key: "4"}}}]);
+        let range = |kind: &str, bound: &str, of: &str| json!([{"spec": {"limits": [{"type": kind, bound: {of: "1"}}]}}]);
+        for (list, items, expected) in [
+            ("resourcequotas", json!([]), (false, false)),
+            ("resourcequotas", quota("requests.cpu"), (false, false)),
+            ("resourcequotas", quota("limits.cpu"), (true, false)),
+            ("resourcequotas", quota("limits.memory"), (false, true)),
+            (
+                "limitranges",
+                range("Container", "max", "memory"),
+                (false, true),
+            ),
+            (
+                "limitranges",
+                range("Container", "maxLimitRequestRatio", "cpu"),
+                (true, false),
+            ),
+            // Defaults are set before we are asked, and a pod's sum has no say.
+            (
+                "limitranges",
+                range("Container", "default", "cpu"),
+                (false, false),
+            ),
+            ("limitranges", range("Pod", "max", "cpu"), (false, false)),
+        ] {
+            let known = known_with(list, items.clone()).await;
+            let demanded = (known.demands_cpu_limit, known.demands_memory_limit);
+            assert_eq!(demanded, expected, "{items}");
+            assert_eq!(
+                known.labels,
+                BTreeMap::from([("a".to_owned(), "b".to_owned())])
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_api_server_does_not_tell_is_taken_for_absent() {
+        let fake = Fake::default();
+        fake.fail("/api/v1/namespaces/shop", 500);
+        let known = known(fake.cluster(), "shop".to_owned()).await;
+        assert_eq!(known, admission::Namespace::default());
+    }
+}
