@@ -121,7 +121,7 @@ metadata: {name: web}
 spec:
   template:
     spec:
-      containers: [{name: app, image: a, env: [{name: A, value: \"yes\"}, {name: N, value: \"010\"}]}]
+      containers: [{name: app, image: a, env: [{name: A, value: \"yes\"}, {name: B, value: \"010\"}]}]
 ";
 
     #[test]
@@ -137,6 +137,21 @@ spec:
         assert_eq!(pod["containers"][0]["env"][0]["value"], "yes");
         assert_eq!(pod["containers"][0]["env"][1]["value"], "010");
         assert!(deployment.contains("value: \"yes\"") || deployment.contains("value: 'yes'"));
+    }
+
+    #[test]
+    fn a_text_that_reads_like_something_else_stays_a_text() {
+        for text in [
+            "y", "n", "on", "NO", "~", "null", "1e3", "0x10", "1.0", "a: b", "# c", " d ", "- e",
+            "",
+        ] {
+            let quoted = serde_json::to_string(text).unwrap();
+            let pod =
+                format!("kind: Pod\nspec: {{containers: [{{name: app, image: {quoted}}}]}}\n");
+            let written = injected(&pod, &settings(), "t").unwrap();
+            let again: serde_json::Value = serde_saphyr::from_str(&written).unwrap();
+            assert_eq!(again["spec"]["containers"][0]["image"], text, "{written}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn a_pod_that_is_cut_off_costs_a_timeout_once_and_is_used_again_afterwards() {
     let shop = Shop::new(&[("WEFT_USER_TIMEOUT", "1s")]);
     shop.world.write_manifest(
         "policy.yaml",
-        "apiVersion: weft.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: web, namespace: shop}\nspec:\n  targetRefs: [{group: '', kind: Service, name: web}]\n  timeouts: {connect: 300ms, firstByte: 500ms}\n  retries: {attempts: 2, on: {statusCodes: [504]}}\n  circuitBreaking: {consecutiveFailures: 2, baseEjection: 300ms, maxEjection: 500ms}\n",
+        "apiVersion: weft.dev/v1alpha1\nkind: BackendPolicy\nmetadata: {name: web, namespace: shop}\nspec:\n  targetRefs: [{group: '', kind: Service, name: web}]\n  timeouts: {connect: 300ms, firstByte: 500ms}\n  retries: {attempts: 2, retryOn: {statusCodes: [504]}}\n  circuitBreaking: {consecutiveFailures: 2, baseEjection: 300ms, maxEjection: 500ms}\n",
     );
     let to = shop.web();
     let warm = Load {

@@ -39,7 +39,7 @@ fn failing(times: u64, failure: Answer, then: Answer) -> Answers {
 
 fn retry(on: &str) -> String {
     policy(&format!(
-        "  retries: {{attempts: 3, on: {on}, backoff: {{base: 1ms, max: 5ms}}, budget: {{percent: 100, minimumPerSecond: 100}}}}\n  circuitBreaking: {{consecutiveFailures: 0}}"
+        "  retries: {{attempts: 3, retryOn: {on}, backoff: {{base: 1ms, max: 5ms}}, budget: {{percent: 100, minimumPerSecond: 100}}}}\n  circuitBreaking: {{consecutiveFailures: 0}}"
     ))
 }
 
@@ -161,7 +161,7 @@ fn a_budget_bounds_what_retries_add_to_a_failing_service() {
         return;
     }
     let policy = policy(
-        "  retries: {attempts: 3, on: {statusCodes: [503]}, backoff: {base: 1ms, max: 1ms}, budget: {percent: 20, minimumPerSecond: 1}}\n  circuitBreaking: {consecutiveFailures: 0}",
+        "  retries: {attempts: 3, retryOn: {statusCodes: [503]}, backoff: {base: 1ms, max: 1ms}, budget: {percent: 20, minimumPerSecond: 1}}\n  circuitBreaking: {consecutiveFailures: 0}",
     );
     for workers in ["1", "4"] {
         let failing = (0..2).map(|_| always(Answer::status(503, "no")));

@@ -137,8 +137,9 @@ pub(crate) struct Retries {
     /// Beyond the first try. 1 to 10.
     #[schemars(range(min = 1, max = 10))]
     pub(crate) attempts: i64,
+    // Not `on`: `kubectl` reads that as a boolean (YAML 1.1).
     /// Which answers.
-    pub(crate) on: RetryOn,
+    pub(crate) retry_on: RetryOn,
     /// Also methods that may do something twice (RFC 9110 §9.2.2). Default false.
     #[serde(default)]
     pub(crate) non_idempotent: bool,

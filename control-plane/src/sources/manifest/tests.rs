@@ -273,7 +273,7 @@ spec:
   limits: {connections: 5, requests: 6, pending: 7, pendingTimeout: 8ms}
   retries:
     attempts: 9
-    on: {statusCodes: [500, 503], grpcStatuses: [UNAVAILABLE, 4]}
+    retryOn: {statusCodes: [500, 503], grpcStatuses: [UNAVAILABLE, 4]}
     nonIdempotent: true
     perTryTimeout: 10ms
     backoff: {base: 11ms, max: 12ms}

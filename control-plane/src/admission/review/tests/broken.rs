@@ -61,37 +61,40 @@ const BACKEND: &[(&str, &str)] = &[
     ("timeouts: {request: 25h}", "spec.timeouts.request"),
     ("timeouts: {idle: 1 minute}", "spec.timeouts.idle"),
     (
-        "retries: {attempts: 0, on: {statusCodes: [503]}}",
+        "retries: {attempts: 0, retryOn: {statusCodes: [503]}}",
         "spec.retries.attempts",
     ),
     (
-        "retries: {attempts: 11, on: {statusCodes: [503]}}",
+        "retries: {attempts: 11, retryOn: {statusCodes: [503]}}",
         "spec.retries.attempts",
     ),
-    ("retries: {attempts: 1, on: {}}", "spec.retries.on"),
+    (
+        "retries: {attempts: 1, retryOn: {}}",
+        "spec.retries.retryOn",
+    ),
     ("retries: {attempts: 1}", "spec.retries"),
     (
-        "retries: {attempts: 1, on: {statusCodes: [200]}}",
-        "spec.retries.on.statusCodes[0]",
+        "retries: {attempts: 1, retryOn: {statusCodes: [200]}}",
+        "spec.retries.retryOn.statusCodes[0]",
     ),
     (
-        "retries: {attempts: 1, on: {grpcStatuses: [OK]}}",
-        "spec.retries.on.grpcStatuses[0]",
+        "retries: {attempts: 1, retryOn: {grpcStatuses: [OK]}}",
+        "spec.retries.retryOn.grpcStatuses[0]",
     ),
     (
-        "retries: {attempts: 1, on: {grpcStatuses: [17]}}",
-        "spec.retries.on.grpcStatuses[0]",
+        "retries: {attempts: 1, retryOn: {grpcStatuses: [17]}}",
+        "spec.retries.retryOn.grpcStatuses[0]",
     ),
     (
-        "retries: {attempts: 1, on: {statusCodes: [503]}, budget: {percent: 101}}",
+        "retries: {attempts: 1, retryOn: {statusCodes: [503]}, budget: {percent: 101}}",
         "spec.retries.budget.percent",
     ),
     (
-        "retries: {attempts: 1, on: {statusCodes: [503]}, backoff: {base: 1s, max: 1ms}}",
+        "retries: {attempts: 1, retryOn: {statusCodes: [503]}, backoff: {base: 1s, max: 1ms}}",
         "spec.retries.backoff.max",
     ),
     (
-        "{timeouts: {request: 1s}, retries: {attempts: 1, on: {statusCodes: [503]}, perTryTimeout: 2s}}",
+        "{timeouts: {request: 1s}, retries: {attempts: 1, retryOn: {statusCodes: [503]}, perTryTimeout: 2s}}",
         "spec.retries.perTryTimeout",
     ),
 ];

@@ -96,16 +96,16 @@ pub(super) fn timeouts(it: &Timeouts, policy: &mut model::BackendPolicy) -> Resu
 
 pub(super) fn retries(it: &Retries, policy: &mut model::BackendPolicy) -> Result<(), Refusal> {
     number("attempts", Some(it.attempts), 1, 10, &mut policy.attempts)?;
-    if it.on.status_codes.is_empty() && it.on.grpc_statuses.is_empty() {
+    if it.retry_on.status_codes.is_empty() && it.retry_on.grpc_statuses.is_empty() {
         let remedy = "name statusCodes or grpcStatuses";
-        return Err(Refusal::new("on", "names no answer to retry", remedy));
+        return Err(Refusal::new("retryOn", "names no answer to retry", remedy));
     }
-    for (index, code) in it.on.status_codes.iter().enumerate() {
-        let field = format!("on.statusCodes[{index}]");
+    for (index, code) in it.retry_on.status_codes.iter().enumerate() {
+        let field = format!("retryOn.statusCodes[{index}]");
         let code = check::within(&field, *code, 400, 599)?;
         policy.retry_status_codes.extend(u16::try_from(code));
     }
-    for (index, status) in it.on.grpc_statuses.iter().enumerate() {
+    for (index, status) in it.retry_on.grpc_statuses.iter().enumerate() {
         policy.retry_grpc_statuses.push(grpc_status(index, status)?);
     }
     policy.retry_non_idempotent = it.non_idempotent;
@@ -193,7 +193,7 @@ fn grpc_status(index: usize, status: &GrpcStatus) -> Result<u8, Refusal> {
             GrpcStatus::Number(number) => number.to_string(),
             GrpcStatus::Name(name) => check::quoted(name),
         };
-        let field = format!("on.grpcStatuses[{index}]");
+        let field = format!("retryOn.grpcStatuses[{index}]");
         Refusal::value(
             &field,
             is,
