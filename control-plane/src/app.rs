@@ -92,14 +92,15 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let (clock, metrics) = (Wall::System, Metrics::new());
     let source_metrics = kubernetes::metrics::Metrics::new();
     let in_cluster = cluster_metrics::Metrics::default();
-    let (trust, elected) = match config.authority {
+    let (trust, member) = match config.authority {
         None => (Trust::open(&config, clock, &in_cluster)?, None),
         Some(AuthorityFrom::Kubernetes) => {
             let cluster = cluster::connect(&config).await?;
             let keeper = cluster::keeper(&config, &cluster, clock);
             let opening = Trust::open_cluster(&config, clock, keeper, &in_cluster);
             let (trust, _followed) = Box::pin(opening).await?;
-            (trust, Some(cluster::elect(&cluster, clock, &in_cluster)))
+            let elected = cluster::elect(&cluster, clock, &in_cluster);
+            (trust, Some((cluster, elected)))
         }
     };
     let first = trust.roots.borrow().clone();
@@ -120,6 +121,10 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         &source_metrics,
     ));
     tasks.push(serve(&config, &trust, &hub, &metrics, clock, end).await?);
+    let elected = member.map(|(cluster, elected)| {
+        tasks.push(elected.answer(cluster, &hub, clock));
+        elected
+    });
     tasks.extend(trust.keep(&hub));
     let all_metrics = (&metrics, &in_cluster, &source_metrics);
     tasks.extend(looking::start(&config, &hub, all_metrics, clock).await?);

@@ -1,5 +1,6 @@
 //! What a replica keeps in the Kubernetes API, beside reading the mesh from it:
-//! the authority's Secret, who holds the Lease, the webhooks' keys.
+//! the authority's Secret, who holds the Lease, the webhooks' keys, what is
+//! answered to routes and policies.
 //!
 //! `app` starts these with one client. All that is durable is an object there,
 //! so that replicas keep nothing and any of them may do anything; what only one
@@ -16,6 +17,7 @@ pub(crate) mod lease;
 pub(crate) mod metrics;
 pub(crate) mod namespace;
 pub(crate) mod review;
+pub(crate) mod status;
 mod warning;
 
 /// The control plane's Lease; its annotations outlive the authority's Secret.

@@ -158,6 +158,13 @@ impl Index {
         self.verdicts.get(object)
     }
 
+    /// The pods that an AccessPolicy is about.
+    pub fn pods_of_policy(&self, policy: &Name) -> Vec<Name> {
+        let policy = self.tables.access_policies.get(policy);
+        let pods = policy.map(|it| self.tables.pods_targeted(it));
+        pods.into_iter().flatten().cloned().collect()
+    }
+
     /// All of them.
     pub fn verdicts(&self) -> impl Iterator<Item = (&Key, &Verdict)> {
         self.verdicts.iter()

@@ -12,9 +12,12 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     clock::Wall,
-    cluster::{AUTHORITY, Cluster, authority::Keeper, lease::Election, metrics::Metrics},
+    cluster::{
+        AUTHORITY, Cluster, authority::Keeper, lease::Election, metrics::Metrics, status::Writer,
+    },
     config::Config,
     runtime::{self, Task},
+    serve::hub::Hub,
 };
 
 /// Longer than a call takes; the kubelet's grace is longer.
@@ -78,6 +81,17 @@ pub(super) fn elect(cluster: &Cluster, clock: Wall, metrics: &Metrics) -> Electe
 }
 
 impl Elected {
+    /// Into the objects' status, while this replica is the one.
+    pub(super) fn answer(&self, cluster: Cluster, hub: &Hub, clock: Wall) -> Task {
+        let writer = Writer {
+            cluster,
+            clock,
+            hub: hub.clone(),
+            holds: self.holds.clone(),
+        };
+        runtime::spawn(writer.run())
+    }
+
     /// Lets the next holder begin at once.
     pub(super) async fn release(mut self) {
         self.release.send_replace(true);

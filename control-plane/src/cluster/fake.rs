@@ -134,7 +134,8 @@ impl Fake {
             (Method::POST, Some(fixed)) => answer(&fixed),
             (Method::POST, None) => self.create(&path, body),
             (Method::PUT, _) => self.replace(&path, body),
-            (Method::PATCH, _) => self.merge(&path, &body),
+            // A status is a part of its object that is written by itself.
+            (Method::PATCH, _) => self.merge(path.trim_end_matches("/status"), &body),
             (Method::GET, _) if query.contains("watch=true") => self.watch(&path, &query).await,
             (Method::GET, _) if query.contains("fieldSelector") => self.list(&path, &query),
             (Method::GET, _) => self

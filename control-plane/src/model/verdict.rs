@@ -52,6 +52,13 @@ pub enum ConditionKind {
 }
 
 impl ConditionKind {
+    pub const ALL: [Self; 4] = [
+        Self::Accepted,
+        Self::ResolvedRefs,
+        Self::PartiallyInvalid,
+        Self::Programmed,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",

@@ -30,6 +30,7 @@ use crate::{
     },
 };
 
+mod answers;
 mod changes;
 mod origins;
 mod proxies;
@@ -91,6 +92,8 @@ pub(crate) struct State {
     origins: HashMap<Key, Origin>,
     other_problems: BTreeMap<&'static str, report::Problem>,
     synced: bool,
+    /// Moves with what `answers` says; never 0.
+    answered: u64,
     last_id: u64,
     metrics: Metrics,
 }
@@ -149,6 +152,7 @@ impl State {
             origins: HashMap::new(),
             other_problems: BTreeMap::new(),
             synced: false,
+            answered: 1,
             last_id: 0,
             metrics,
         }

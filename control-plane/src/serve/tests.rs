@@ -1,5 +1,6 @@
 //! The services as a proxy meets them: over TLS on loopback, in this process.
 
+mod answers;
 mod certify;
 mod connections;
 pub(crate) mod harness;

@@ -72,13 +72,14 @@ impl State {
                 names.insert(ResourceName::Workload(pod));
             }
             Change::Problems(object) => self.warn_of(&object),
-            Change::Verdict(_) => {}
+            Change::Verdict(_) => self.stir(),
         }
     }
 
     /// The source has been read once: from now on there are answers.
     pub(crate) fn synced(&mut self) {
         self.synced = true;
+        self.stir();
     }
 
     pub(crate) const fn is_synced(&self) -> bool {

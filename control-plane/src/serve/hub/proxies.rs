@@ -89,6 +89,7 @@ impl State {
         };
         self.streams
             .insert(id, Stream::new(caller, view, wake, held));
+        self.stir();
         for name in [
             ResourceName::Mesh,
             ResourceName::TrustBundle,
@@ -109,6 +110,7 @@ impl State {
         for name in stream.interests.keys() {
             self.shelf.release(name, &stream.view, id);
         }
+        self.stir();
         if self.pods.get(&stream.caller.pod) == Some(&id) {
             self.pods.remove(&stream.caller.pod);
         }
@@ -302,6 +304,9 @@ impl State {
     ) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.acknowledge(applied);
+            if !applied.is_empty() {
+                self.answered = self.answered.wrapping_add(1);
+            }
             if let Some(since) = since {
                 self.metrics
                     .propagation
@@ -321,6 +326,7 @@ impl State {
             tracing::warn!(pod = %stream.caller.pod, %name, version, reason, "a proxy rejected a resource");
             stream.reject(name, version, reason);
             self.metrics.rejects.inc();
+            self.stir();
         }
     }
 

@@ -79,7 +79,10 @@ fn route(from: &Route, rule: &dyn Fn(&Rule) -> v1::Rule) -> v1::Route {
             .rules
             .iter()
             .filter(|it| !it.matches.is_empty())
-            .map(rule)
+            .map(|it| match from.kind {
+                RouteKind::Http => rule(it),
+                RouteKind::Grpc => without_paths(rule(it)),
+            })
             .collect(),
         kind: match from.kind {
             RouteKind::Http => v1::RouteKind::HttpRoute,
@@ -87,6 +90,14 @@ fn route(from: &Route, rule: &dyn Fn(&Rule) -> v1::Rule) -> v1::Route {
         }
         .into(),
     }
+}
+
+/// A GRPCRoute has no paths; that each is `/` in the model says nothing.
+fn without_paths(mut rule: v1::Rule) -> v1::Rule {
+    for it in &mut rule.matches {
+        it.path = None;
+    }
+    rule
 }
 
 fn rule(from: &Rule) -> v1::Rule {

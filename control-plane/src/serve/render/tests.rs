@@ -308,7 +308,9 @@ fn a_grpc_route_says_service_and_method_and_that_it_is_one() {
     };
     let (rendered_whole, _) = rendered(route.clone(), &["http-route/v2"]);
     assert_eq!(rendered_whole.kind(), v1::RouteKind::GrpcRoute);
-    let grpc = rendered_whole.rules[0].matches[0].grpc.clone().unwrap();
+    let matched = rendered_whole.rules[0].matches[0].clone();
+    assert_eq!(matched.path, None);
+    let grpc = matched.grpc.unwrap();
     assert_eq!(
         (grpc.service.as_str(), grpc.method.as_str()),
         ("shop.Cart", "Add")

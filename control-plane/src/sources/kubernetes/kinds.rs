@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    model::{self, Kind, Name, Object},
+    model::{self, Kind, Name, Object, RouteKind},
     sources::manifest::{
-        self, Refusal, endpoint_slice, namespace, node, pod, service, service_range,
+        self, Refusal, endpoint_slice, namespace, node, pod, route, service, service_range,
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Watched {
 
 /// In the order in which the first read is told: what others refer to comes
 /// first, so that little is joined twice.
-pub(super) const WATCHED: [Watched; 10] = [
+pub(super) const WATCHED: [Watched; 11] = [
     row("namespaces", Kind::Namespace, "", "v1"),
     row("nodes", Kind::Node, "", "v1"),
     Watched {
@@ -71,6 +71,7 @@ pub(super) const WATCHED: [Watched; 10] = [
         "v1",
     ),
     custom("httproutes", Kind::HttpRoute, GATEWAY, "v1"),
+    custom("grpcroutes", Kind::GrpcRoute, GATEWAY, "v1"),
     custom(
         "backendpolicies",
         Kind::BackendPolicy,
@@ -153,9 +154,10 @@ impl Watched {
             Kind::EndpointSlice => {
                 Object::EndpointSlice(endpoint_slice::convert(&typed::<EndpointSlice>(value)?)?)
             }
-            Kind::HttpRoute | Kind::GrpcRoute if !is_for_a_service(&value) => return Ok(None),
-            // Strict, as in a file: half of a route would be another route.
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::BackendPolicy | Kind::AccessPolicy => {
+            Kind::HttpRoute => return Ok(of_a_service(RouteKind::Http, &as_written(value))),
+            Kind::GrpcRoute => return Ok(of_a_service(RouteKind::Grpc, &as_written(value))),
+            // Strict, as in a file: half of a policy would be another policy.
+            Kind::BackendPolicy | Kind::AccessPolicy => {
                 manifest::object(self.kind, &as_written(value))?
             }
         }))
@@ -202,12 +204,11 @@ fn has_addresses(value: &Value) -> bool {
     is_of_service && text(value, "/addressType") != "FQDN"
 }
 
-/// Routes of gateways are not ours to judge.
-fn is_for_a_service(value: &Value) -> bool {
-    let parents = value.pointer("/spec/parentRefs").and_then(Value::as_array);
-    let is_service =
-        |it: &Value| text(it, "/kind") == "Service" && matches!(text(it, "/group"), "" | "core");
-    parents.into_iter().flatten().any(is_service)
+/// Routes of gateways are not ours to judge. Whatever is wrong with ours, it is
+/// answered in its status.
+fn of_a_service(kind: RouteKind, value: &Value) -> Option<Object> {
+    let route = route::of_cluster(kind, value)?;
+    (!route.parents.is_empty()).then_some(Object::Route(route))
 }
 
 /// That it has none is all that is kept: its addresses are its slices' word.

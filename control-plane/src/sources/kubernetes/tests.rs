@@ -111,6 +111,14 @@ fn pod(name: &str, uid: &str, is_meshed: bool) -> Value {
     })
 }
 
+fn policy(name: &str, mtls: &str) -> Value {
+    json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "AccessPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"targetRefs": [{"kind": "Namespace", "name": "shop"}], "mtls": mtls},
+    })
+}
+
 fn route(name: &str, parent: &str, path: &str) -> Value {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
@@ -227,27 +235,28 @@ async fn lists_are_paged_where_the_server_does_not_stream_them() {
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_taken_keeps_its_last_good_state_and_stops_nobody() {
     let fake = Fake::default();
-    fake.put(ROUTES, route("good", "Service", "/good"));
-    fake.put(ROUTES, route("bad", "Service", "no-slash"));
+    fake.put(POLICIES, policy("good", "Strict"));
+    fake.put(POLICIES, policy("bad", "Perhaps"));
     let mut listener = Listener::synced(&fake).await;
     assert!(
-        listener.has(Kind::HttpRoute, "shop/good") && !listener.has(Kind::HttpRoute, "shop/bad")
+        listener.has(Kind::AccessPolicy, "shop/good")
+            && !listener.has(Kind::AccessPolicy, "shop/bad")
     );
     let [problem] = listener.problems.as_slice() else {
         panic!("{:?}", listener.problems)
     };
-    assert_eq!(problem.object, Some(key(Kind::HttpRoute, "shop/bad")));
-    assert_eq!(problem.field, "spec.rules[0].matches[0].path.value");
+    assert_eq!(problem.object, Some(key(Kind::AccessPolicy, "shop/bad")));
+    assert_eq!(problem.field, "spec.mtls");
 
-    fake.put(ROUTES, route("good", "Service", "worse"));
+    fake.put(POLICIES, policy("good", "Never"));
     listener.until(|it| it.problems.len() == 2).await;
     assert!(
-        listener.has(Kind::HttpRoute, "shop/good"),
+        listener.has(Kind::AccessPolicy, "shop/good"),
         "its last good state holds"
     );
-    let mut unknown = route("bad", "Service", "/");
-    unknown["spec"]["rules"][0]["fieldOfTheFuture"] = json!(7);
-    fake.put(ROUTES, unknown);
+    let mut unknown = policy("bad", "Strict");
+    unknown["spec"]["fieldOfTheFuture"] = json!(7);
+    fake.put(POLICIES, unknown);
     listener
         .until(|it| {
             it.problems
@@ -255,14 +264,42 @@ async fn an_object_that_cannot_be_taken_keeps_its_last_good_state_and_stops_nobo
                 .any(|it| it.field.ends_with("fieldOfTheFuture"))
         })
         .await;
-    fake.put(ROUTES, route("bad", "Service", "/better"));
+    fake.put(POLICIES, policy("bad", "Strict"));
     listener
-        .until(|it| it.has(Kind::HttpRoute, "shop/bad"))
+        .until(|it| it.has(Kind::AccessPolicy, "shop/bad"))
         .await;
     assert_eq!(listener.problems.len(), 1);
-    fake.delete(ROUTES, "shop/good");
+    fake.delete(POLICIES, "shop/good");
     listener.until(|it| it.problems.is_empty()).await;
-    assert!(!listener.has(Kind::HttpRoute, "shop/good"));
+    assert!(!listener.has(Kind::AccessPolicy, "shop/good"));
+}
+
+/// Its author is answered in its status, which needs the object in the index.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_cannot_be_taken_is_told_as_refused_and_is_no_problem_of_the_source() {
+    let fake = Fake::default();
+    fake.put(ROUTES, route("rule", "Service", "no-slash"));
+    let mut whole = route("whole", "Service", "/");
+    whole["spec"]["rules"][0]["fieldOfTheFuture"] = json!(7);
+    fake.put(ROUTES, whole);
+    let mut grpc = route("grpc", "Service", "/");
+    grpc["kind"] = json!("GRPCRoute");
+    grpc["spec"]["rules"] = json!([{"matches": [{"method": {"service": "shop.Cart"}}]}]);
+    fake.put("/apis/gateway.networking.k8s.io/v1/grpcroutes", grpc);
+    let listener = Listener::synced(&fake).await;
+    assert_eq!(listener.problems, []);
+    let refusals = |kind, name: &str| match &listener.objects[&key(kind, name)] {
+        Object::Route(route) => {
+            let fields = route.refusals().map(|it| it.field.clone());
+            (route.generation, fields.collect::<Vec<_>>())
+        }
+        other => panic!("{other:?}"),
+    };
+    let path = "spec.rules[0].matches[0].path.value".to_owned();
+    assert_eq!(refusals(Kind::HttpRoute, "shop/rule"), (1, vec![path]));
+    let field = "spec.rules[0].fieldOfTheFuture".to_owned();
+    assert_eq!(refusals(Kind::HttpRoute, "shop/whole"), (1, vec![field]));
+    assert_eq!(refusals(Kind::GrpcRoute, "shop/grpc"), (1, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -471,7 +508,7 @@ fn of_two_watches_that_know_a_pod_the_one_with_a_proxy_is_right() {
 async fn metrics_tell_objects_refusals_reads_and_silence() {
     let fake = Fake::default();
     fake.put(SERVICES, service("cart"));
-    fake.put(ROUTES, route("bad", "Service", "no-slash"));
+    fake.put(POLICIES, policy("bad", "Perhaps"));
     fake.set_absent("servicecidrs", true);
     let listener = Listener::synced(&fake).await;
     tokio::time::advance(Duration::from_secs(7)).await;
@@ -481,7 +518,7 @@ async fn metrics_tell_objects_refusals_reads_and_silence() {
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
         r#"weft_source_objects{kind="services"} 1"#,
-        r#"weft_source_refused_objects{kind="httproutes"} 1"#,
+        r#"weft_source_refused_objects{kind="accesspolicies"} 1"#,
         r#"weft_source_reads_total{kind="services"} 1"#,
         r#"weft_source_silent_seconds{kind="services"} 7.0"#,
         r#"weft_source_failures_total{kind="services"} 0"#,

@@ -28,7 +28,6 @@ pub(super) mod matches;
 
 /// A route that an API server holds, whole as JSON. Never fails: one that can't
 /// be read is refused and keeps its parents. `None`: it has no name.
-#[allow(dead_code, reason = "the Kubernetes source reads by it")]
 pub(crate) fn of_cluster(kind: RouteKind, object: &Value) -> Option<Route> {
     let read = match kind {
         RouteKind::Http => typed::read_stored(object).and_then(|it| http_route::convert(&it)),

@@ -71,14 +71,12 @@ fn is_origin(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return false;
     };
-    let is_scheme = |it: u8| it.is_ascii_alphanumeric() || b"+-.".contains(&it);
     let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "80"));
     let host = match host {
         "*" => "any",
         host => host.strip_prefix("*.").unwrap_or(host),
     };
-    scheme.starts_with(|it: char| it.is_ascii_alphabetic())
-        && scheme.bytes().all(is_scheme)
+    matches!(scheme, "http" | "https")
         && check::subdomain("", host).is_ok()
         && port.parse::<u16>().is_ok_and(|it| it > 0)
 }

@@ -161,14 +161,18 @@ fn header(
 }
 
 /// What frames a message or belongs to the mesh is nobody's to change.
-const RESERVED: [&str; 8] = [
+const RESERVED: [&str; 12] = [
     "connection",
     "content-length",
+    "content_length",
+    "expect",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
+    "transfer_encoding",
     "upgrade",
 ];
 
@@ -320,6 +324,10 @@ fn modifier(
             text => text,
         };
         check::path(field, text)?;
+        if text.contains(';') {
+            let message = "has a ;, after which some servers see another path";
+            return Err(Refusal::new(field, message, "leave it out"));
+        }
         match it.r#type {
             PathType::ReplaceFullPath => Ok(PathModifier::Full(text.to_owned())),
             // HTTPPathModifier.replacePrefixMatch.

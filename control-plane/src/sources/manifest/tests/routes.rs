@@ -398,6 +398,19 @@ fn refused_rules() -> Vec<(Value, &'static str, Reason, &'static str)> {
             "a.example",
         ),
         (
+            filters(json!([{"type": "CORS", "cors": {"allowOrigins": ["ws://a.example"]}}])),
+            "filters[0].cors.allowOrigins[0]",
+            UnsupportedValue,
+            "ws:",
+        ),
+        (
+            filters(json!([{"type": "URLRewrite",
+                "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/a;b"}}}])),
+            "filters[0].urlRewrite.path.replaceFullPath",
+            UnsupportedValue,
+            "another path",
+        ),
+        (
             filters(json!([{"type": "CORS", "cors": {"allowMethods": ["*", "GET"]}}])),
             "filters[0].cors.allowMethods",
             UnsupportedValue,
