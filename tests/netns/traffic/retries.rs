@@ -261,7 +261,7 @@ fn retries_of_retries_stay_within_the_budget_of_each_hop() {
         return;
     }
     const REQUESTS: u64 = 250;
-    let retries = "  retries: {attempts: 3, on: {statusCodes: [503]}, backoff: {base: 1ms, max: 1ms}, budget: {percent: 20, minimumPerSecond: 0}}\n  circuitBreaking: {consecutiveFailures: 0}";
+    let retries = "  retries: {attempts: 3, retryOn: {statusCodes: [503]}, backoff: {base: 1ms, max: 1ms}, budget: {percent: 20, minimumPerSecond: 0}}\n  circuitBreaking: {consecutiveFailures: 0}";
     // The client asks `relay`, which asks `web`, which always fails.
     let manifests = [
         policy(retries),
