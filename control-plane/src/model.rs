@@ -172,6 +172,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// `sessionAffinity: ClientIP`: asked for and not kept.
     pub client_affinity: bool,
+    /// `internalTrafficPolicy: Local`: asked for and not kept.
+    pub own_node_only: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

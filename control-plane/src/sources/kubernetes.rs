@@ -8,6 +8,7 @@
 //! Reads and watches, never writes. Each object is parsed alone: one that can't
 //! be taken is a problem, and its last good state holds.
 
+mod closed;
 mod kinds;
 mod merge;
 pub(crate) mod metrics;

@@ -221,13 +221,18 @@ fn a_pod_is_in_its_nodes_zone_unless_it_says_its_own() {
 }
 
 #[test]
-fn affinity_that_is_not_kept_is_said() {
+fn what_a_service_asks_for_and_is_not_kept_is_said() {
     let index = applied([Object::Service(Service {
         client_affinity: true,
+        own_node_only: true,
         ..service("shop/cart", "10.96.0.1", "cart")
     })]);
     let found = index.problems_of(&key(Kind::Service, "shop/cart"));
-    assert_eq!(found[0].field, "spec.sessionAffinity");
+    let fields: Vec<_> = found.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        ["spec.internalTrafficPolicy", "spec.sessionAffinity"]
+    );
 }
 
 #[test]

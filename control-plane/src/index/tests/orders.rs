@@ -73,11 +73,11 @@ fn any_service() -> impl Strategy<Value = Object> {
         addresses,
         any_labels(),
         ports,
-        any::<[bool; 2]>(),
+        any::<[bool; 3]>(),
     )
         .prop_map(
             |(name, created_milliseconds, addresses, selector, ports, flags)| {
-                let [publish_not_ready, client_affinity] = flags;
+                let [publish_not_ready, client_affinity, own_node_only] = flags;
                 Object::Service(Service {
                     name,
                     created_milliseconds,
@@ -94,6 +94,7 @@ fn any_service() -> impl Strategy<Value = Object> {
                         .collect(),
                     publish_not_ready,
                     client_affinity,
+                    own_node_only,
                 })
             },
         )

@@ -34,7 +34,7 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// A watch that ends sooner has failed, whatever it says.
 const SHORT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// News of one message while everything is read.
 const PART: usize = 500;
 

@@ -1,6 +1,7 @@
 //! The source over an API server that misbehaves on demand; time is paused.
 
 mod fake;
+mod scale;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -529,4 +530,50 @@ async fn metrics_tell_objects_refusals_reads_and_silence() {
         !text.contains(r#"silent_seconds{kind="servicecidrs""#),
         "{text}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_was_never_good_denies_what_it_is_for() {
+    let policy = |name: &str, spec: Value| {
+        json!({
+            "apiVersion": "weft.dev/v1alpha1", "kind": "AccessPolicy",
+            "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
+        })
+    };
+    let labels = json!({"matchLabels": {"app": "cart"}});
+    let good = json!({"selector": labels, "mtls": "Strict"});
+    let newer = json!({"selector": labels, "mtls": "Strict", "fieldOfTheFuture": 1});
+    let fake = Fake::default();
+    fake.put(POLICIES, policy("newer", newer.clone()));
+    fake.put(POLICIES, policy("nonsense", json!(7)));
+    fake.put(POLICIES, policy("was-good", good.clone()));
+    let mut listener = Listener::synced(&fake).await;
+    let held = |listener: &Listener, name: &str| {
+        let found = listener.objects.get(&key(Kind::AccessPolicy, name));
+        let Some(Object::AccessPolicy(policy)) = found else {
+            panic!("{found:?}")
+        };
+        let denies = policy.rules.iter().any(|it| it.deny);
+        (policy.targets.clone(), denies)
+    };
+    use crate::model::AccessTarget::{Namespace, Selected};
+    let cart = || Selected([("app".to_owned(), "cart".to_owned())].into());
+    assert_eq!(held(&listener, "shop/newer"), (vec![cart()], true));
+    assert_eq!(held(&listener, "shop/nonsense"), (vec![Namespace], true));
+    assert_eq!(held(&listener, "shop/was-good"), (vec![cart()], false));
+    assert!(
+        listener
+            .problems
+            .iter()
+            .all(|it| it.message.contains("denies all"))
+    );
+
+    fake.put(POLICIES, policy("was-good", newer));
+    listener.until(|it| it.problems.len() == 3).await;
+    assert_eq!(held(&listener, "shop/was-good"), (vec![cart()], false));
+    fake.put(POLICIES, policy("newer", good));
+    fake.delete(POLICIES, "shop/nonsense");
+    listener.until(|it| it.problems.len() == 1).await;
+    assert_eq!(held(&listener, "shop/newer"), (vec![cart()], false));
+    assert!(!listener.has(Kind::AccessPolicy, "shop/nonsense"));
 }

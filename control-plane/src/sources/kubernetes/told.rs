@@ -2,7 +2,8 @@
 //! only what differs.
 //!
 //! Between `reflect`, which says what it sees, and `merge`. An object that can't
-//! be taken changes nothing: it becomes a problem, and what was told of it holds.
+//! be taken changes nothing: it becomes a problem, and what was told of it holds
+//! (a policy of which nothing was told is `closed`).
 //! What a whole read doesn't show any more is gone.
 //!
 //! Pure: values in, news out.
@@ -11,8 +12,14 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::kinds::{self, Watched};
-use crate::model::{Event, FileProblem, Key, Name};
+use super::{
+    closed,
+    kinds::{self, Watched},
+};
+use crate::{
+    model::{Event, FileProblem, Key, Kind, Name, Object},
+    sources::manifest::Refusal,
+};
 
 /// What `merge` hears of one kind.
 #[derive(Debug, Default)]
@@ -107,6 +114,8 @@ impl Told {
             }
             (is_told, was_refused) = (entry.is_told, entry.is_refused);
         }
+        let may_open = self.watched.kind == Kind::AccessPolicy && !is_told;
+        let closed = may_open.then(|| closed::policy(&value));
         let decoded = self.watched.decode(value);
         let is_refused = decoded.is_err();
         match decoded {
@@ -120,19 +129,13 @@ impl Told {
                 }
                 is_told = false;
             }
-            Err(refusal) => {
-                let key = self.key(&name);
-                let (field, message, remedy) = (&refusal.field, &refusal.message, &refusal.remedy);
-                tracing::warn!(object = %key, field, message, remedy, "an object can't be taken: its last good state holds");
-                let problem = FileProblem {
-                    file: String::new(),
-                    document: None,
-                    line: 0,
-                    object: Some(key),
-                    field: refusal.field,
-                    message: refusal.message,
-                    remedy: refusal.remedy,
-                };
+            Err(mut refusal) => {
+                if let Some(policy) = closed {
+                    is_told = true;
+                    news.events.push(Event::Apply(Object::AccessPolicy(policy)));
+                    refusal.message += ", and until it can be read it denies all that it is for";
+                }
+                let problem = problem(self.key(&name), refusal);
                 news.problems.push((name.clone(), Some(problem)));
             }
         }
@@ -171,5 +174,24 @@ impl Told {
             kind: self.watched.kind,
             name: name.clone(),
         }
+    }
+}
+
+fn problem(key: Key, refusal: Refusal) -> FileProblem {
+    let Refusal {
+        field,
+        message,
+        remedy,
+        ..
+    } = refusal;
+    tracing::warn!(object = %key, field, message, remedy, "an object can't be taken");
+    FileProblem {
+        file: String::new(),
+        document: None,
+        line: 0,
+        object: Some(key),
+        field,
+        message,
+        remedy,
     }
 }

@@ -64,6 +64,7 @@ pub(crate) fn convert(it: &Service) -> Result<model::Service, Refusal> {
         selector: spec.selector.clone().unwrap_or_default(),
         ports,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        own_node_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
         client_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
     })
 }

@@ -69,6 +69,7 @@ spec:
         ],
         publish_not_ready: true,
         client_affinity: false,
+        own_node_only: false,
     };
     assert_eq!(object, Object::Service(expected));
 }
