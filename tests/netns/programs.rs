@@ -51,7 +51,7 @@ fn words<'a>(before: &'a [String], rest: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A python of the build with the packages of `tests/setup.sh`.
-fn python(script: &str) -> [PathBuf; 2] {
+pub(crate) fn python(script: &str) -> [PathBuf; 2] {
     let own = std::env::current_exe().unwrap();
     let python = own
         .ancestors()

@@ -46,7 +46,10 @@ async fn stream_of(
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let asked = Asked {
         method: parts.method.to_string(),
-        path: parts.uri.path().to_owned(),
+        path: parts
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
         fields: parts
             .headers
             .iter()
