@@ -12,7 +12,10 @@ use serde::Serialize;
 use crate::{
     authz,
     control::explain,
-    discovery::{Backend, Endpoint, EndpointState, Meaning, Protocol, Rule, Security, Snapshot},
+    discovery::{
+        Backend, Endpoint, EndpointState, Filters, Meaning, PathEdit, Protocol, Rule, Security,
+        Snapshot,
+    },
     identity::{Peer, SpiffeId},
     outcome::Reason,
     request, route,
@@ -103,6 +106,9 @@ pub struct Share {
     /// Why its share is answered with an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invalid: Option<String>,
+    /// What the route's filters do on the way, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
     pub endpoints: Vec<Reached>,
 }
 
@@ -276,16 +282,69 @@ fn shares(rule: &Rule) -> Vec<Share> {
     let share = |weighted: &crate::discovery::WeightedBackend| match &weighted.backend {
         Ok(backend) => Share {
             weight: weighted.weight,
+            filters: changes(weighted.filters.as_deref()),
             ..whole(backend)
         },
         Err(why) => Share {
             weight: weighted.weight,
             backend: None,
             invalid: Some(why.to_string()),
+            filters: Vec::new(),
             endpoints: Vec::new(),
         },
     };
     rule.backends.iter().map(share).collect()
+}
+
+fn changes(filters: Option<&Filters>) -> Vec<String> {
+    let Some(filters) = filters else {
+        return Vec::new();
+    };
+    let mut words = Vec::new();
+    if filters.cors.is_some() {
+        words.push("preflights of browsers are answered here".to_owned());
+    }
+    if let Some(to) = &filters.redirect {
+        words.push(format!("{} instead of a backend's answer", to.status));
+    }
+    let edits = [
+        ("request", &filters.request.fields),
+        ("response", &filters.response),
+    ];
+    for (of, edits) in edits {
+        words.extend(edits.iter().map(|edit| {
+            let what = match (edit.keeps, edit.values.is_empty()) {
+                (true, _) => "is added to",
+                (false, false) => "is set",
+                (false, true) => "is removed",
+            };
+            format!("{of} header {} {what}", edit.name)
+        }));
+    }
+    if let Some(host) = &filters.request.host {
+        words.push(format!(
+            "host becomes {}",
+            String::from_utf8_lossy(host.as_bytes())
+        ));
+    }
+    match filters.path() {
+        Some(PathEdit::Full(path)) => words.push(format!("path becomes {path}")),
+        Some(PathEdit::Prefix(path)) => {
+            words.push(format!("the path's prefix becomes {path}/"));
+        }
+        None => {}
+    }
+    words.extend(filters.mirrors.iter().map(|mirror| {
+        let (some, all) = (mirror.numerator, mirror.denominator);
+        match &mirror.backend {
+            Ok(backend) => format!(
+                "a copy of {some} in {all} goes to {}:{}",
+                backend.service, backend.port
+            ),
+            Err(why) => format!("no copy of {some} in {all} is made: {why}"),
+        }
+    }));
+    words
 }
 
 fn whole(backend: &Arc<Backend>) -> Share {
@@ -293,6 +352,7 @@ fn whole(backend: &Arc<Backend>) -> Share {
         weight: 1,
         backend: Some(format!("{}:{}", backend.service, backend.port)),
         invalid: None,
+        filters: Vec::new(),
         endpoints: backend.endpoints.iter().map(|it| reached(it)).collect(),
     }
 }

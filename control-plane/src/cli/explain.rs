@@ -254,6 +254,9 @@ fn write_outbound(outbound: &Outbound, to: &mut String) -> std::fmt::Result {
         let percent = 100.0 * f64::from(share.weight) / sum.max(1) as f64;
         let name = share.backend.as_deref().unwrap_or("none");
         writeln!(to, "backend   {name} gets {percent:.0} %")?;
+        for words in &share.filters {
+            writeln!(to, "          {words}")?;
+        }
         if let Some(why) = &share.invalid {
             writeln!(to, "          its share is answered 500: {why}")?;
         } else if share.endpoints.is_empty() {
@@ -367,6 +370,23 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_filters_do_is_said_with_the_backend() {
+        let text = told("http://cart.shop/old/1", &[]).await;
+        let expected = "backend   shop/cart-a:80 gets 100 %\n\
+            \x20         request header x-set is set\n\
+            \x20         request header x-add is added to\n\
+            \x20         request header x-old is removed\n\
+            \x20         the path's prefix becomes /new/\n\
+            \x20         a copy of 25 in 100 goes to shop/cart:80\n";
+        assert!(text.contains(expected), "{text}");
+        let text = told("http://cart.shop/moved", &[]).await;
+        assert!(
+            text.contains("301 instead of a backend's answer\n"),
+            "{text}"
+        );
     }
 
     #[tokio::test]
