@@ -24,7 +24,7 @@ use crate::{
         server::{self, Server},
     },
     identity::Peer,
-    listen::{Arrival, Conn, Refused},
+    listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
     prefixed::Prefixed,
     record::{ConnectionRecord, Recorder},
@@ -65,20 +65,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     pub(crate) async fn story(self: Rc<Self>, arrival: Arrival) {
         match arrival {
-            Arrival::Refused(Refused {
-                peer,
-                destination,
-                reason,
-            }) => {
-                if reason == Reason::TooManyConnections {
-                    self.recorder.metrics().connections.refused.inc();
-                }
-                let destination = destination.unwrap_or(OrigDst(peer.0));
-                let record = self.recorder.connection(Side::Inbound, peer, destination);
-                record
-                    .opaque()
-                    .finish(Outcome::Faulted(reason.at(Side::Inbound)));
-            }
+            Arrival::Refused(refused) => refused.record(Side::Inbound, &self.recorder),
             Arrival::Accepted(conn) => self.connection(conn).await,
         }
     }

@@ -3,7 +3,7 @@
 //! `app` opens one `Listener` per worker and direction and hands in the story
 //! (`inbound` or `outbound`) as a function; `detect` comes next. A connection
 //! that was made to the proxy's own port, or that is over the limit, is reset
-//! here and told to the story by name: passing it on would loop.
+//! here, and its story has but to record it: passing it on would loop.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,8 @@ use tokio::{
 use crate::{
     addr::{OrigDst, PeerAddr, canonical},
     drain::{self, Phase},
-    outcome::Reason,
+    outcome::{Outcome, Reason, Side},
+    record::Recorder,
     runtime::Tasks,
     sock,
 };
@@ -59,6 +60,17 @@ pub(crate) struct Refused {
     /// Where it was going, when that is known.
     pub(crate) destination: Option<OrigDst>,
     pub(crate) reason: Reason,
+}
+
+impl Refused {
+    pub(crate) fn record(self, side: Side, recorder: &Recorder) {
+        if self.reason == Reason::TooManyConnections {
+            recorder.metrics().connections.refused.inc();
+        }
+        let destination = self.destination.unwrap_or(OrigDst(self.peer.0));
+        let record = recorder.connection(side, self.peer, destination).opaque();
+        record.finish(Outcome::Faulted(self.reason.at(side)));
+    }
 }
 
 /// Connections that all workers together may hold.

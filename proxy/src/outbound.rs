@@ -14,7 +14,6 @@ use bytes::BytesMut;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    addr::OrigDst,
     authz::{Denial, Permit},
     detect::{self, First, Patience, Verdict},
     discovery::{Asker, Backend, Meaning, Protocol, ServicePort},
@@ -24,7 +23,7 @@ use crate::{
         server::{self, Server},
     },
     identity::Peer,
-    listen::{Arrival, Conn, Refused},
+    listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
     prefixed::Prefixed,
     record::{ConnectionRecord, Recorder},
@@ -82,20 +81,7 @@ impl Target {
 impl Outbound {
     pub(crate) async fn story(self: Rc<Self>, arrival: Arrival) {
         match arrival {
-            Arrival::Refused(Refused {
-                peer,
-                destination,
-                reason,
-            }) => {
-                if reason == Reason::TooManyConnections {
-                    self.recorder.metrics().connections.refused.inc();
-                }
-                let destination = destination.unwrap_or(OrigDst(peer.0));
-                let record = self.recorder.connection(Side::Outbound, peer, destination);
-                record
-                    .opaque()
-                    .finish(Outcome::Faulted(reason.at(Side::Outbound)));
-            }
+            Arrival::Refused(refused) => refused.record(Side::Outbound, &self.recorder),
             Arrival::Accepted(conn) => self.connection(conn).await,
         }
     }

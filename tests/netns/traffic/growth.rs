@@ -45,7 +45,7 @@ fn ten_thousand_requests_leave_a_proxy_as_it_was() {
             // Pools may still grow by what happens to be in flight at once.
             let after = wait::within(Duration::from_secs(5), || {
                 let after = size(pod);
-                (after.0 <= fds + 16 && after.1 == threads).then_some(after)
+                (after.0 <= fds + 16 && after.1 <= threads).then_some(after)
             });
             assert!(
                 after.is_some(),

@@ -67,7 +67,10 @@ fn requests_beyond_the_limit_wait_in_turn_or_are_refused_by_name() {
 /// Pods without a proxy, where each request in flight has a socket of its own.
 fn outside(rule: &str, pods: usize, answer: &Answer) -> (Shop, SocketAddr) {
     let manifests = format!("{}{rule}", world::service("shop/web", &[super::PORT]));
-    let world = world::World::new(&manifests);
+    // A loaded machine's client is slow to speak; what is dialled then has a
+    // place too.
+    let knobs = [("WEFT_CLIENT_SILENCE", "5s")];
+    let world = world::World::with(true, &manifests, &knobs);
     let (mut pods_started, mut applications) = (Vec::new(), Vec::new());
     for number in 0..pods {
         let pod = world
