@@ -13,6 +13,11 @@ use super::{Cluster, Failure, call};
 use crate::admission;
 
 pub(crate) async fn known(cluster: Cluster, name: String) -> admission::Namespace {
+    // Boxed: three requests' futures are large.
+    Box::pin(ask(cluster, name)).await
+}
+
+async fn ask(cluster: Cluster, name: String) -> admission::Namespace {
     let client = || cluster.client.clone();
     let namespaces: Api<Namespace> = Api::all(client());
     let quotas: Api<ResourceQuota> = Api::namespaced(client(), &name);

@@ -147,9 +147,13 @@ pub(crate) fn check_policy(value: &Value) -> Result<bool, Refusal> {
     match content(value) {
         Content::Object(Object::BackendPolicy(_) | Object::AccessPolicy(_)) => Ok(true),
         Content::Refused {
-            key: Ok(Key { kind, .. }),
+            key:
+                Ok(Key {
+                    kind: Kind::BackendPolicy | Kind::AccessPolicy,
+                    ..
+                }),
             refusal,
-        } if matches!(kind, Kind::BackendPolicy | Kind::AccessPolicy) => Err(refusal),
+        } => Err(refusal),
         // Without a name the API server makes one, or refuses it itself.
         Content::Refused {
             key: Err(_),

@@ -81,7 +81,8 @@ impl HttpGet {
             is_absolute: false,
         };
         for _ in 0..=REDIRECTS {
-            let (status, headers) = self.once(&target, from).await?;
+            // Boxed: TLS and its buffers are large, and probes are rare.
+            let (status, headers) = Box::pin(self.once(&target, from)).await?;
             let location = headers
                 .get(header::LOCATION)
                 .filter(|_| is_redirect(status));
@@ -102,7 +103,8 @@ impl HttpGet {
             Scheme::Https => {
                 let connector = TlsConnector::from(Arc::new(unverified()?));
                 let name = ServerName::from(from.address);
-                exchange(connector.connect(name, stream).await?, request).await
+                let stream = connector.connect(name, stream).await?;
+                Box::pin(exchange(stream, request)).await
             }
         }
     }
@@ -174,7 +176,7 @@ impl Target {
             port: uri
                 .authority()
                 .and_then(Authority::port_u16)
-                .unwrap_or(scheme.port()),
+                .unwrap_or_else(|| scheme.port()),
             path: rooted(uri.path_and_query().map_or("/", |it| it.as_str())),
             is_absolute: true,
         })
