@@ -65,7 +65,7 @@ async fn http(handler: &str, answers: &[&str]) -> (Answered, Vec<String>) {
     let answers: Vec<_> = answers.iter().map(String::as_str).collect();
     let asked = RefCell::default();
     let answered = tokio::select! {
-        it = carried_out("liveness", &handler) => it.unwrap(),
+        it = Box::pin(carried_out("liveness", &handler)) => it.unwrap(),
         () = application(&listener, &answers, &asked) => unreachable!("it serves on"),
     };
     let asked = asked.take().into_iter();
