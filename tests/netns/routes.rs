@@ -1,7 +1,10 @@
 //! HTTPRoute and GRPCRoute as people write them, through `weft run`, with curl
 //! and grpcio: what the pure tables say of each filter holds for programs.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use weft_tests::{
     traffic::{Answer, Application, Asked},
@@ -63,11 +66,20 @@ spec:
     - type: CORS
       cors: {allowOrigins: ["https://*.example"], allowMethods: [PUT], maxAge: 60}
     backendRefs: [{name: web, port: 8080}]
+  - matches: [{path: {type: PathPrefix, value: /flaky}}]
+    retry: {codes: [503], attempts: 1, backoff: 10ms}
+    backendRefs: [{name: web, port: 8080}]
+  - matches: [{path: {type: PathPrefix, value: /unforgiven}}]
+    backendRefs: [{name: web, port: 8080}]
 ---
 "#;
 
-/// Says what it was asked.
-fn told(asked: &Asked) -> Answer {
+/// Says what it was asked; where it is flaky, every other time that it can't.
+fn told(asked: &Asked, fails: &AtomicU64) -> Answer {
+    let is_flaky = ["/flaky", "/unforgiven"].contains(&&*asked.path);
+    if is_flaky && fails.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
+        return Answer::status(503, "not now");
+    }
     let field = |name| asked.field(name).unwrap_or("-").to_owned();
     let mut answer = Answer::ok(format!(
         "{} {} set={} add={} remove={}\n",
@@ -96,8 +108,9 @@ impl Shop {
         let (web, copy) = (mesh.idle("shop/web-0"), mesh.idle("shop/copy-0"));
         let copies: Arc<Mutex<Vec<String>>> = Arc::default();
         let seen = Arc::clone(&copies);
+        let fails = AtomicU64::new(0);
         let applications = [
-            Application::start(web.listen(PORT), told),
+            Application::start(web.listen(PORT), move |asked| told(asked, &fails)),
             Application::start(copy.listen(PORT), move |asked| {
                 let copy = format!("{} {} {}", asked.method, asked.path, asked.body);
                 seen.lock().unwrap().push(copy);
@@ -191,6 +204,11 @@ fn every_filter_and_match_of_a_route_holds_for_curl_in_both_versions() {
             status(&ask(&[], path), expected);
         }
         status(&ask(&["-X", "DELETE"], "/method"), "200");
+
+        // The route's own retry, which no BackendPolicy asks for elsewhere.
+        status(&ask(&[], "/flaky"), "200");
+        status(&ask(&[], "/unforgiven"), "503");
+        status(&ask(&[], "/unforgiven"), "200");
 
         let across = ["-H", "Origin: https://a.example"];
         let preflight = ["-X", "OPTIONS", "-H", "Access-Control-Request-Method: PUT"];
