@@ -87,6 +87,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 fn control_config(config: &Config) -> control::Config {
     control::Config {
         address: config.control.address.clone(),
+        mark: config.sockets.mark,
+        liveness: worker::liveness(config),
         trust_domain: config.pod.trust_domain.as_str().into(),
         namespace: config.pod.namespace.as_str().into(),
         service_account: config.pod.service_account.as_str().into(),

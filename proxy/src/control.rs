@@ -30,6 +30,7 @@ use crate::{
     discovery::{Asker, Health, Snapshot},
     identity::SpiffeId,
     runtime::Tasks,
+    sock::Liveness,
     tls::certs,
 };
 
@@ -38,6 +39,9 @@ use crate::{
 pub(crate) struct Config {
     /// `ip:port`, `name:port` or `unix:PATH`.
     pub(crate) address: String,
+    /// Of our connections to it, which redirection must let pass as ours.
+    pub(crate) mark: Option<u32>,
+    pub(crate) liveness: Liveness,
     pub(crate) trust_domain: Arc<str>,
     pub(crate) namespace: Arc<str>,
     pub(crate) service_account: Arc<str>,
@@ -91,7 +95,8 @@ pub(crate) fn start(config: Config, wall: Wall, tasks: &mut Tasks) -> Result<Han
         .address
         .parse()
         .map_err(|_| StartError::Address(config.address.clone()))?;
-    start_with(config, dial::dial(address), wall, tasks)
+    let dial = dial::dial(address, config.mark, config.liveness);
+    start_with(config, dial, wall, tasks)
 }
 
 fn start_with(

@@ -58,6 +58,15 @@ pub(crate) struct Settings {
     pod: Arc<str>,
 }
 
+/// How we tell that a peer's machine has gone.
+pub(super) fn liveness(config: &Config) -> Liveness {
+    Liveness {
+        idle: config.sockets.keepalive,
+        unacknowledged: config.sockets.user_timeout,
+        ..Liveness::default()
+    }
+}
+
 impl Settings {
     pub(crate) fn new(config: &Config) -> Self {
         let limits = Limits {
@@ -81,11 +90,7 @@ impl Settings {
         Self {
             outbound_listen: config.listen.outbound,
             inbound_listen: config.listen.inbound,
-            liveness: Liveness {
-                idle: config.sockets.keepalive,
-                unacknowledged: config.sockets.user_timeout,
-                ..Liveness::default()
-            },
+            liveness: liveness(config),
             mark: config.sockets.mark,
             origin: Origin::Kernel,
             outbound_gate: Gate::new(config.listen.max_connections),

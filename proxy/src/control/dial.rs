@@ -18,6 +18,7 @@ use tower::service_fn;
 use crate::{
     identity::SpiffeId,
     outcome::Reason,
+    sock::{self, Liveness, Source},
     tls::{
         certs::{Certificate, Session, Store},
         connect::to_control_plane,
@@ -69,27 +70,28 @@ type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Bytes>>> + Send>>;
 /// Connects once per call. Tests hand in one that connects in memory.
 pub(super) type Dial = Arc<dyn Fn() -> Dialing + Send + Sync>;
 
-pub(super) fn dial(address: Address) -> Dial {
+pub(super) fn dial(address: Address, mark: Option<u32>, liveness: Liveness) -> Dial {
     Arc::new(move || {
         let address = address.clone();
         Box::pin(async move {
             Ok(match address {
                 Address::Unix(path) => Box::new(UnixStream::connect(path).await?) as Box<dyn Bytes>,
-                Address::Tcp(address) => Box::new(connect(&address).await?),
+                Address::Tcp(address) => Box::new(connect(&address, mark, &liveness).await?),
             })
         })
     })
 }
 
 /// Tries each address that the name has.
-async fn connect(address: &str) -> io::Result<TcpStream> {
+async fn connect(address: &str, mark: Option<u32>, liveness: &Liveness) -> io::Result<TcpStream> {
+    let from = Source {
+        inbound: false,
+        mark,
+    };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host(address).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
+        match sock::connect(address, from, liveness).await {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }

@@ -21,6 +21,8 @@ struct Proxy {
 fn config(directory: &Path) -> Config {
     Config {
         address: "unused:1".to_owned(),
+        mark: None,
+        liveness: Liveness::default(),
         trust_domain: "cluster.local".into(),
         namespace: "shop".into(),
         service_account: "shop".into(),
