@@ -536,6 +536,110 @@ fn without_the_right() {
     assert!(refused.to_string().contains("NET_ADMIN"));
 }
 
+/// Has `socket(AF_NETLINK, _, NETLINK_NETFILTER)` fail as on a kernel without it,
+/// then becomes a program: `BPF` in hexadecimal, program, arguments.
+const WITHOUT_NETFILTER: &str = "
+import ctypes, os, sys
+code = bytes.fromhex(sys.argv[1])
+class Program(ctypes.Structure):
+    _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_char_p)]
+program = Program(len(code) // 8, code)
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.byref(program), 0, 0):
+    sys.exit('prctl: ' + os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+/// seccomp(2): everything is allowed but that socket.
+fn without_netfilter() -> String {
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let socket = u32::try_from(nix::libc::SYS_socket).unwrap();
+    let refused = 0x0005_0000 | EPROTONOSUPPORT as u32;
+    // Offsets in `seccomp_data`: the call's number, then its arguments by eight from 16.
+    let program: [(u16, u8, u32); 8] = [
+        (LOAD, 0, 0),
+        (EQUAL, 5, socket),
+        (LOAD, 0, 16),
+        (EQUAL, 3, nix::libc::AF_NETLINK as u32),
+        (LOAD, 0, 32),
+        (EQUAL, 1, nix::libc::NETLINK_NETFILTER as u32),
+        (RETURN, 0, refused),
+        (RETURN, 0, 0x7fff_0000),
+    ];
+    let words = program.map(|(code, otherwise, value)| {
+        let mut word = code.to_ne_bytes().to_vec();
+        word.extend([0, otherwise]);
+        word.extend(value.to_ne_bytes());
+        word
+    });
+    let bytes = words.concat();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_kernel_without_nf_tables_is_named_with_the_remedy() {
+    if !Uid::effective().is_root() {
+        skipped("needs root to make a network");
+        return;
+    }
+    let output = Process::new("python3")
+        .args(["-c", WITHOUT_NETFILTER, &without_netfilter()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["redirect::tests::without_nf_tables", "--exact", "--ignored"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("1 passed"), "{said}{error}");
+}
+
+#[test]
+#[ignore = "run by the test above, without the sockets that it takes away"]
+fn without_nf_tables() {
+    in_namespace(|| {
+        let refused = install(&rules(Own::Uid(PROXY))).unwrap_err();
+        assert!(matches!(refused, RedirectError::NoNfTables), "{refused}");
+        assert!(refused.to_string().contains("modprobe nf_tables"));
+        // Nothing is left half done.
+        let addresses = run("ip", "-6 addr show dev lo");
+        assert!(!addresses.contains("::6/128"), "{addresses}");
+    });
+}
+
+#[test]
+fn what_a_kernel_refuses_is_explained_by_what_it_lacks() {
+    let explained = |part, number| {
+        let error = io::Error::from_raw_os_error(number);
+        explain(netlink::Refused { part, error })
+    };
+    let chain = || Part::Chain(rules::Chain::ALL[0]);
+    // nfnetlink without nf_tables refuses the batch as a whole.
+    for part in [Part::Transaction, Part::Table] {
+        for number in [EOPNOTSUPP, EAFNOSUPPORT] {
+            let it = explained(part, number);
+            assert!(matches!(it, RedirectError::NoNfTables), "{it}");
+        }
+    }
+    // nf_tables without nat knows no chain of that type.
+    let it = explained(chain(), ENOENT);
+    assert!(it.to_string().contains("it refused chain"), "{it}");
+    assert!(it.to_string().contains("nft_chain_nat"), "{it}");
+    // Nor without redir such a rule.
+    let it = explained(Part::Rule(rules::Chain::ALL[0]), ENOENT);
+    assert!(matches!(it, RedirectError::NoNat { .. }), "{it}");
+    for part in [Part::Socket, Part::Transaction, chain()] {
+        let it = explained(part, EPERM);
+        assert!(matches!(it, RedirectError::NotPermitted), "{it}");
+    }
+    let it = explained(Part::Table, nix::libc::ENOMEM);
+    assert!(
+        it.to_string().contains("the kernel refused the table"),
+        "{it}"
+    );
+}
+
 #[test]
 fn ipv6_switched_off_is_no_failure_and_half_switched_off_is() {
     in_namespace(|| {
