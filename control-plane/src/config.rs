@@ -142,7 +142,7 @@ fn address(text: &str) -> Result<Address, String> {
     }
 }
 
-fn trust_domain(text: &str) -> Result<String, String> {
+pub(crate) fn trust_domain(text: &str) -> Result<String, String> {
     // SPIFFE-ID §2.1: lower case.
     match identity::is_part(text) && !text.bytes().any(|it| it.is_ascii_uppercase()) {
         true => Ok(text.to_owned()),

@@ -43,9 +43,29 @@ pub(crate) struct Arguments {
     /// Directory of the mesh's manifests; default: MESH/manifests. The first run of a mesh decides
     #[arg(long)]
     pub(crate) manifests: Option<PathBuf>,
-    /// Use this control plane (IP:PORT or unix:PATH) and start none
-    #[arg(long, conflicts_with = "no_mesh")]
+    /// Use this control plane (IP:PORT or unix:PATH) and start none. The first run of a mesh decides
+    #[arg(long)]
     pub(crate) control_plane: Option<String>,
+    /// Trust domain of every identity in the mesh; default: cluster.local. The first run of a mesh decides
+    #[arg(long, value_name = "NAME", value_parser = crate::config::trust_domain)]
+    pub(crate) trust_domain: Option<String>,
+    /// Roots that this control plane proves itself with; default: those in MESH/state
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "control_plane",
+        conflicts_with = "no_mesh"
+    )]
+    pub(crate) trust_bundle: Option<PathBuf>,
+    /// Token by which this control plane knows the pod (`weft token`), read again for each
+    /// certificate; default: one is made with the key in MESH/state
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "control_plane",
+        conflicts_with = "no_mesh"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
     /// Service account; default: the Pod manifest's, else `default`
     #[arg(long)]
     pub(crate) service_account: Option<String>,

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod control_plane;
+mod far;
 mod keep_alive;
 mod packets;
 mod rolling;
@@ -27,7 +28,15 @@ struct Shop {
 
 impl Shop {
     fn new(knobs: &[(&str, &str)]) -> Self {
-        let world = World::with(true, &world::service("shop/web", &[PORT]), knobs);
+        Self::of(World::with(
+            true,
+            &world::service("shop/web", &[PORT]),
+            knobs,
+        ))
+    }
+
+    /// In a world that has the service.
+    fn of(world: World) -> Self {
         let (mut pods, mut applications) = (Vec::new(), Vec::new());
         for number in 0..2_u8 {
             let pod = world.idle(&format!("shop/web-{number}"));

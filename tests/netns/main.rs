@@ -24,6 +24,7 @@ mod loss;
 mod lost;
 mod pair;
 mod programs;
+mod ready;
 mod routes;
 mod run;
 mod slow_http2;

@@ -394,3 +394,26 @@ fn switched_off_user_namespaces_are_told_with_their_remedy() {
         "{said}"
     );
 }
+
+#[test]
+fn a_system_without_a_hosts_file_is_told_so_and_nothing_runs() {
+    for_everybody(|user| {
+        let mesh = Mesh::new(user);
+        let weft = user.weft().get_program().to_owned();
+        let script = format!(
+            "mkdir etc && mount --bind etc /etc && exec {} run --mesh {} --pod shop/p-0 --no-mesh -- touch ran",
+            weft.display(),
+            mesh.path().display()
+        );
+        let mut command = user.command("unshare");
+        command.args(["-Urm", "sh", "-c", &script]);
+        let got = command.current_dir(mesh.path()).output().unwrap();
+        let said = text(&got.stderr);
+        assert!(!got.status.success(), "{said}");
+        assert!(said.contains("/etc/hosts can't be replaced"), "{said}");
+        assert!(!mesh.path().join("ran").exists());
+        until("all processes of the mesh are gone", || {
+            mesh.processes().is_empty()
+        });
+    });
+}

@@ -168,6 +168,12 @@ impl World {
         self.mesh.log(of)
     }
 
+    /// The CLI, with the world's knobs; add arguments and start it.
+    #[must_use]
+    pub fn weft(&self) -> std::process::Command {
+        self.mesh.weft()
+    }
+
     /// `weft status --output json`.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {

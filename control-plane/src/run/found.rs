@@ -78,6 +78,9 @@ fn start(mesh: &Mesh, arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(control_plane) = &arguments.control_plane {
         command.args(["--control-plane", control_plane]);
     }
+    if let Some(trust_domain) = &arguments.trust_domain {
+        command.args(["--trust-domain", trust_domain]);
+    }
     let mut holder = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -16,6 +16,7 @@ mod network;
 mod pod;
 mod processes;
 mod proxy;
+mod readiness;
 mod restart;
 mod state;
 mod watch;
@@ -59,6 +60,8 @@ pub(crate) struct Hold {
     pub(crate) manifests: PathBuf,
     #[arg(long)]
     pub(crate) control_plane: Option<String>,
+    #[arg(long)]
+    pub(crate) trust_domain: Option<String>,
     /// Of the launcher
     #[arg(long)]
     pub(crate) user: u32,

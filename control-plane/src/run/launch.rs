@@ -87,6 +87,9 @@ fn join(arguments: &Arguments) -> anyhow::Result<Join> {
         capture: absolute(&arguments.capture)?,
         manifests: absolute(&arguments.manifests)?,
         control_plane: arguments.control_plane.clone(),
+        trust_domain: arguments.trust_domain.clone(),
+        trust_bundle: absolute(&arguments.trust_bundle)?,
+        token_file: absolute(&arguments.token_file)?,
     })
 }
 

@@ -39,6 +39,10 @@ pub(crate) struct Join {
     /// `None`: whichever the mesh reads.
     pub(crate) manifests: Option<PathBuf>,
     pub(crate) control_plane: Option<String>,
+    pub(crate) trust_domain: Option<String>,
+    /// `None`: what the mesh's directory holds.
+    pub(crate) trust_bundle: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -117,6 +117,9 @@ fn spawn(mesh: &Mesh, options: &Hold) -> anyhow::Result<Child> {
         .arg("--listen")
         .arg(format!("unix:{}", mesh.control_socket().display()));
     command.arg("--status-socket").arg(mesh.status_socket());
+    if let Some(trust_domain) = &options.trust_domain {
+        command.args(["--trust-domain", trust_domain]);
+    }
     for range in RANGES {
         command.args(["--range", range]);
     }

@@ -17,6 +17,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
+use super::readiness::Readiness;
 use crate::run::mesh::{file_name, write_atomically};
 
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -167,6 +168,11 @@ impl Template {
 
     pub(crate) fn service_account(&self) -> Option<String> {
         text(&self.0, "/spec/serviceAccountName").map(str::to_owned)
+    }
+
+    /// And what of it can't be had.
+    pub(crate) fn readiness(&self, address: IpAddr) -> (Readiness, Vec<String>) {
+        Readiness::of(&self.0, address)
     }
 
     /// An annotation `weft.dev/<name>`.

@@ -3,7 +3,7 @@
 //! Under `run::holder`, one task per launcher connection. The connection is
 //! the pod's lease: when the launcher is gone, however it ended, so is the pod.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep_until};
@@ -15,6 +15,7 @@ use super::{
     network::PodNetwork,
     processes::kill_all,
     proxy::{self, Plan, Proxy},
+    readiness::Readiness,
     state::Holder,
 };
 use crate::{
@@ -35,9 +36,14 @@ const TOKEN_RENEWAL: Duration = Duration::from_secs(1800);
 #[derive(Debug)]
 struct Pod {
     name: String,
+    /// Its token is somebody else's.
+    has_token: bool,
     network: PodNetwork,
     proxy: Option<Proxy>,
     capture: Option<Capture>,
+    readiness: Readiness,
+    /// Probes count from here on.
+    has_started: bool,
 }
 
 /// Until the launcher has gone.
@@ -55,9 +61,12 @@ async fn story(holder: &Holder, join: Join, connection: &mut Connection) -> anyh
         .inspect_err(|_| holder.remove(&join.pod, None))?;
     let mut pod = Pod {
         name: join.pod.clone(),
+        has_token: join.token_file.is_some(),
         network,
         proxy: None,
         capture: None,
+        readiness: Readiness::default(),
+        has_started: false,
     };
     let prepared = prepare(holder, &join, &mut pod, connection).await;
     let (result, grace) = match prepared {
@@ -97,6 +106,9 @@ fn check(holder: &Holder, join: &Join) -> anyhow::Result<()> {
             holder.options.manifests.display()
         );
     }
+    if join.trust_domain.is_some() && join.trust_domain != holder.options.trust_domain {
+        bail!("--trust-domain: this mesh already has another; end its pods first");
+    }
     if join.control_plane.is_some() && join.control_plane != holder.options.control_plane {
         bail!("--control-plane: this mesh already uses another; end its pods first");
     }
@@ -110,6 +122,14 @@ async fn prepare(
     pod: &mut Pod,
     connection: &mut Connection,
 ) -> anyhow::Result<()> {
+    if let Some(live) = holder.facts(&pod.name) {
+        let left_out;
+        (pod.readiness, left_out) = live.readiness();
+        for what in left_out {
+            let told = format!("{what}: it counts as passed");
+            connection.say(&Tell::Waiting(told)).await;
+        }
+    }
     if let Some(file) = &join.capture {
         pod.capture = Some(holder.capture(&pod.network, file)?);
     }
@@ -119,7 +139,7 @@ async fn prepare(
             if holder.options.control_plane.is_none() {
                 control::ready(&holder.mesh).await?;
             }
-            let plan = plan(holder, pod)?;
+            let plan = plan(holder, join, pod)?;
             let mut proxy = Proxy::start(plan).await?;
             let ready = proxy
                 .ready(|what| answers.try_say(&Tell::Waiting(what)))
@@ -147,11 +167,25 @@ async fn accompany(holder: &Holder, pod: &mut Pod, connection: &mut Connection) 
                 None => std::future::pending().await,
             }
         };
+        let probed = async {
+            match pod.has_started {
+                true => pod.readiness.changed(&pod.network.namespace).await,
+                false => std::future::pending().await,
+            }
+        };
         let asked = tokio::select! {
             () = tended => continue,
+            () = probed => {
+                let is_ready = pod.readiness.is_ready();
+                tracing::info!(pod = pod.name, is_ready, "readiness probes");
+                holder.change(&pod.name, |live| live.ready = is_ready);
+                continue;
+            }
             () = sleep_until(renewal) => {
                 renewal += TOKEN_RENEWAL;
-                if let Err(error) = holder.write_token(&pod.name) {
+                if !pod.has_token
+                    && let Err(error) = holder.write_token(&pod.name)
+                {
                     tracing::error!(%error, pod = pod.name, "token not renewed");
                 }
                 continue;
@@ -159,7 +193,12 @@ async fn accompany(holder: &Holder, pod: &mut Pod, connection: &mut Connection) 
             asked = connection.next() => asked,
         };
         match asked {
-            Some(Ask::Started) => holder.change(&pod.name, |live| live.ready = true),
+            Some(Ask::Started) => {
+                pod.has_started = true;
+                pod.readiness.begin();
+                let is_ready = pod.readiness.is_ready();
+                holder.change(&pod.name, |live| live.ready = is_ready);
+            }
             Some(Ask::Draining) => {
                 let now = now();
                 holder.change(&pod.name, |live| live.deleted = Some(now));
@@ -208,39 +247,32 @@ fn place(holder: &Holder, pod: &Pod) -> Place {
     }
 }
 
-fn plan(holder: &Holder, pod: &Pod) -> anyhow::Result<Plan> {
+fn plan(holder: &Holder, join: &Join, pod: &Pod) -> anyhow::Result<Plan> {
     let (namespace, name) = pod.name.split_once('/').context("checked before")?;
     let live = holder.facts(&pod.name).context("admitted before")?;
     let directory = holder.mesh.pod(&pod.name);
-    holder.write_token(&pod.name)?;
     let admin = holder.mesh.admin_socket(live.addresses.index());
     let state = directory.join("state");
     make_private(&state)?;
-    let control = match &holder.options.control_plane {
-        Some(address) => address.clone(),
-        None => format!("unix:{}", holder.mesh.control_socket().display()),
-    };
     let any = if live.addresses.all().iter().any(std::net::IpAddr::is_ipv6) {
         "[::]"
     } else {
         "0.0.0.0"
     };
-    let mut knobs: std::collections::BTreeMap<&'static str, std::ffi::OsString> = [
+    let mut knobs: BTreeMap<&'static str, OsString> = [
         ("WEFT_POD_NAMESPACE", namespace.into()),
         ("WEFT_POD_NAME", name.into()),
         ("WEFT_POD_UID", live.uid.into()),
         ("WEFT_SERVICE_ACCOUNT", live.service_account.into()),
-        ("WEFT_CONTROL_ADDRESS", control.into()),
-        ("WEFT_TOKEN_FILE", directory.join("token").into()),
-        (
-            "WEFT_TRUST_BUNDLE_FILE",
-            holder.mesh.state().join("root.pem").into(),
-        ),
         ("WEFT_STATE_DIR", state.into()),
         ("WEFT_ADMIN_SOCKET", admin.clone().into()),
         ("WEFT_PROXY_MARK", proxy::MARK.to_string().into()),
     ]
     .into();
+    knobs.extend(control_knobs(holder, join)?);
+    if let Some(trust_domain) = &holder.options.trust_domain {
+        knobs.insert("WEFT_TRUST_DOMAIN", trust_domain.into());
+    }
     for (knob, port) in [
         ("WEFT_OUTBOUND_LISTEN", 15001),
         ("WEFT_INBOUND_LISTEN", 15006),
@@ -263,6 +295,37 @@ fn plan(holder: &Holder, pod: &Pod) -> anyhow::Result<Plan> {
         admin,
         log: holder.mesh.log(&file_name(&pod.name)),
     })
+}
+
+/// Where the control plane is, whom to trust as such, and how to prove the pod
+/// to it: what the mesh's directory holds, unless the launcher named others.
+fn control_knobs(holder: &Holder, join: &Join) -> anyhow::Result<[(&'static str, OsString); 3]> {
+    let control = match &holder.options.control_plane {
+        Some(address) => address.clone(),
+        None => format!("unix:{}", holder.mesh.control_socket().display()),
+    };
+    let roots = match &join.trust_bundle {
+        Some(file) => file.clone(),
+        None => holder.mesh.state().join("root.pem"),
+    };
+    if !roots.is_file() {
+        bail!(
+            "{}: no roots to tell the control plane by; name them with --trust-bundle",
+            roots.display()
+        );
+    }
+    let token = match &join.token_file {
+        Some(file) => file.clone(),
+        None => {
+            holder.write_token(&join.pod)?;
+            holder.mesh.pod(&join.pod).join("token")
+        }
+    };
+    Ok([
+        ("WEFT_CONTROL_ADDRESS", control.into()),
+        ("WEFT_TOKEN_FILE", token.into()),
+        ("WEFT_TRUST_BUNDLE_FILE", roots.into()),
+    ])
 }
 
 pub(crate) fn make_private(directory: &std::path::Path) -> io::Result<()> {

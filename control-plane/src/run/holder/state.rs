@@ -19,10 +19,11 @@ use super::{
     Hold,
     capture::Capture,
     hosts::{self, Named},
-    manifests::{self, Labels, Manifests, PodState, Service},
+    manifests::{self, Labels, Manifests, PodState, Service, Template},
     network::{PodNetwork, Switch},
     pod::make_private,
     proxy::write_secret,
+    readiness::Readiness,
 };
 use crate::{
     ca::token::{Claimed, Key},
@@ -67,6 +68,8 @@ pub(crate) struct Live {
     pub(crate) deleted: Option<String>,
     pub(crate) excluded_inbound: Option<String>,
     pub(crate) excluded_outbound: Option<String>,
+    /// Its manifest, where there is one.
+    template: Option<Template>,
 }
 
 impl Holder {
@@ -132,7 +135,7 @@ impl Holder {
         let template = manifests.pod(&join.pod);
         let asks = template
             .as_ref()
-            .map(manifests::Template::addresses)
+            .map(Template::addresses)
             .unwrap_or_default();
         let addresses = book.pod(&join.pod, &asks, switch.has_ipv6(), |name| {
             pods.contains_key(name)
@@ -157,6 +160,7 @@ impl Holder {
             deleted: None,
             excluded_inbound: annotation("exclude-inbound-ports"),
             excluded_outbound: annotation("exclude-outbound-ports"),
+            template,
         };
         make_private(&self.mesh.pod(&join.pod))?;
         pods.insert(join.pod.clone(), live);
@@ -290,6 +294,15 @@ impl Holder {
 }
 
 impl Live {
+    /// And what of it can't be had.
+    pub(crate) fn readiness(&self) -> (Readiness, Vec<String>) {
+        let address = self.addresses.all().first();
+        match (&self.template, address) {
+            (Some(template), Some(address)) => template.readiness(*address),
+            _ => (Readiness::default(), Vec::new()),
+        }
+    }
+
     fn told<'a>(&'a self, name: &'a str) -> PodState<'a> {
         PodState {
             name,
