@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    admission::metrics as admission_metrics,
     clock::Wall,
     cluster::metrics as cluster_metrics,
     config::{AuthorityFrom, Config},
@@ -27,7 +28,6 @@ use crate::{
     sources::kubernetes,
 };
 
-#[allow(dead_code, reason = "the keys are not there yet")]
 mod admission;
 pub(crate) mod authority;
 mod certificate;
@@ -36,6 +36,7 @@ mod looking;
 mod source;
 mod trust;
 
+use cluster::Member;
 use trust::Trust;
 
 /// Runs until SIGTERM or SIGINT.
@@ -92,15 +93,13 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let (clock, metrics) = (Wall::System, Metrics::new());
     let source_metrics = kubernetes::metrics::Metrics::new();
     let in_cluster = cluster_metrics::Metrics::default();
+    let reviews = admission_metrics::Metrics::new();
     let (trust, member) = match config.authority {
         None => (Trust::open(&config, clock, &in_cluster)?, None),
         Some(AuthorityFrom::Kubernetes) => {
-            let cluster = cluster::connect(&config).await?;
-            let keeper = cluster::keeper(&config, &cluster, clock);
-            let opening = Trust::open_cluster(&config, clock, keeper, &in_cluster);
-            let (trust, _followed) = Box::pin(opening).await?;
-            let elected = cluster::elect(&cluster, clock, &in_cluster);
-            (trust, Some((cluster, elected)))
+            let joining = Member::join(&config, clock, &in_cluster);
+            let (trust, member) = Box::pin(joining).await?;
+            (trust, Some(member))
         }
     };
     let first = trust.roots.borrow().clone();
@@ -121,12 +120,16 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         &source_metrics,
     ));
     tasks.push(serve(&config, &trust, &hub, &metrics, clock, end).await?);
-    let elected = member.map(|(cluster, elected)| {
-        tasks.push(elected.answer(cluster, &hub, clock));
-        elected
-    });
+    let mut elected = None;
+    if let Some(member) = member {
+        let shown = (trust.roots.clone(), reviews.clone());
+        let beginning = Box::pin(member.begin(&config, &hub, shown));
+        let (holding, duties) = beginning.await?;
+        tasks.extend(duties);
+        elected = Some(holding);
+    }
     tasks.extend(trust.keep(&hub));
-    let all_metrics = (&metrics, &in_cluster, &source_metrics);
+    let all_metrics = (&metrics, &in_cluster, &reviews, &source_metrics);
     tasks.extend(looking::start(&config, &hub, all_metrics, clock).await?);
     Ok(Running {
         ended,

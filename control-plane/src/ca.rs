@@ -7,6 +7,8 @@
 
 pub(crate) mod bundle;
 pub(crate) mod issue;
+pub(crate) mod rotate;
+pub(crate) mod serving;
 pub(crate) mod signing;
 mod state;
 pub(crate) mod token;

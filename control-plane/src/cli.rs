@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::{demo, run};
 
 pub(crate) mod asking;
+mod ca;
 mod explain;
 mod inject;
 mod status;
@@ -40,6 +41,8 @@ enum Command {
     Status(status::Arguments),
     /// Says what the mesh would do with a request: service, route, backends, verdict.
     Explain(explain::Arguments),
+    /// Rotates the root of a mesh in a cluster.
+    Ca(ca::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
     Token(token::Arguments),
 }
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Ca(arguments) => ca::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };
     answer.unwrap_or_else(|error| {

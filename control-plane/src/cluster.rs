@@ -13,12 +13,15 @@ use kube::Client;
 use tokio::time::timeout;
 
 pub(crate) mod authority;
+mod expiry;
 pub(crate) mod lease;
 pub(crate) mod metrics;
 pub(crate) mod namespace;
 pub(crate) mod review;
+pub(crate) mod rotation;
 pub(crate) mod status;
 mod warning;
+pub(crate) mod webhook;
 
 /// The control plane's Lease; its annotations outlive the authority's Secret.
 pub(crate) const LEASE: &str = "weft-control-plane";

@@ -28,7 +28,7 @@ use std::{
 };
 
 use crate::model::{
-    BackendName, Change, Endpoint, Event, Key, Meaning, Name, Problem, ResolvedService,
+    BackendName, Change, Endpoint, Event, Key, Meaning, Name, Pod, Problem, ResolvedService,
     ResolvedWorkload, Verdict,
 };
 use dirty::Dirty;
@@ -180,6 +180,12 @@ impl Index {
         service
             .into_iter()
             .flat_map(|it| it.addresses.iter().copied())
+    }
+
+    /// Pods that have a proxy of theirs, or had one a moment ago.
+    pub fn meshed_pods(&self) -> impl Iterator<Item = &Pod> {
+        let pods = self.tables.pods.values();
+        pods.filter(|it| !it.finished && endpoints::is_meshed(&self.tables, it))
     }
 
     pub fn pods(&self) -> impl Iterator<Item = &Name> {

@@ -247,6 +247,8 @@ pub struct Pod {
     pub host_network: bool,
     pub ready: bool,
     pub terminating: bool,
+    /// Its containers have ended for good; it keeps its name and no address.
+    pub finished: bool,
     /// Where it runs; empty where nobody said.
     pub node: String,
     /// Its own label's; else its node's holds.

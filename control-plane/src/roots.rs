@@ -9,6 +9,9 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use webpki::{EndEntityCert, KeyUsage};
 
+/// Every certificate is dated back by this: clocks of two machines may differ.
+pub(crate) const BACKDATING: Duration = Duration::from_secs(300);
+
 /// SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` counts it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);

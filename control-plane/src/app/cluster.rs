@@ -4,21 +4,31 @@
 //! `app` starts it where the authority is the cluster's, and releases the Lease
 //! at the end, so that another replica need not wait for its expiry.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use kube::Client;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
+    admission,
+    ca::bundle::Roots,
     clock::Wall,
     cluster::{
-        AUTHORITY, Cluster, authority::Keeper, lease::Election, metrics::Metrics, status::Writer,
+        AUTHORITY, Cluster,
+        authority::{Content, Keeper},
+        lease::Election,
+        metrics::Metrics,
+        rotation::Rotation,
+        status::Writer,
+        webhook,
     },
     config::Config,
     runtime::{self, Task},
     serve::hub::Hub,
 };
+
+use super::{admission as app_admission, trust::Trust};
 
 /// Longer than a call takes; the kubelet's grace is longer.
 const RELEASE: Duration = Duration::from_secs(6);
@@ -27,14 +37,82 @@ const RELEASE: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub(super) struct Elected {
     /// Whether this replica is the one.
-    pub(super) holds: watch::Receiver<bool>,
+    holds: watch::Receiver<bool>,
     release: watch::Sender<bool>,
     _task: Task,
 }
 
+/// A replica in its cluster, before it does anything there.
+pub(super) struct Member {
+    cluster: Cluster,
+    clock: Wall,
+    keeper: Keeper,
+    content: watch::Receiver<Option<Arc<Content>>>,
+    metrics: Metrics,
+}
+
+impl Member {
+    /// # Errors
+    /// When there is no cluster to be found, or no authority in it.
+    pub(super) async fn join(
+        config: &Config,
+        clock: Wall,
+        metrics: &Metrics,
+    ) -> anyhow::Result<(Trust, Self)> {
+        let cluster = connect(config).await?;
+        let keeper = keeper(config, &cluster, clock);
+        let opening = Trust::open_cluster(config, clock, keeper.clone(), metrics);
+        let (trust, content) = Box::pin(opening).await?;
+        let member = Self {
+            cluster,
+            clock,
+            keeper,
+            content,
+            metrics: metrics.clone(),
+        };
+        Ok((trust, member))
+    }
+
+    /// Stands for the Lease, shows the webhook, and does what the holder does.
+    ///
+    /// # Errors
+    /// When the webhook can't have its key or its address.
+    pub(super) async fn begin(
+        self,
+        config: &Config,
+        hub: &Hub,
+        (roots, reviews): (watch::Receiver<Roots>, admission::metrics::Metrics),
+    ) -> anyhow::Result<(Elected, Vec<Task>)> {
+        let opening = webhook::Keeper::open(self.cluster.clone(), self.clock);
+        let (keys, shown) = Box::pin(opening).await.context("the webhook's key")?;
+        let serving = app_admission::start(config, &self.cluster, Arc::new(shown), roots, reviews);
+        let serving = serving.await?;
+        let elected = elect(&self.cluster, self.clock, &self.metrics);
+        let rotation = Rotation {
+            keeper: self.keeper,
+            hub: hub.clone(),
+            content: self.content,
+            holds: elected.holds.clone(),
+        };
+        let answers = Writer {
+            cluster: self.cluster,
+            clock: self.clock,
+            hub: hub.clone(),
+            holds: elected.holds.clone(),
+        };
+        let mut duties = vec![
+            runtime::spawn(keys.keep(elected.holds.clone())),
+            runtime::spawn(rotation.run()),
+            runtime::spawn(answers.run()),
+        ];
+        duties.extend(serving);
+        Ok((elected, duties))
+    }
+}
+
 /// # Errors
 /// When there is no cluster to be found: neither the pod's own nor KUBECONFIG.
-pub(super) async fn connect(config: &Config) -> anyhow::Result<Cluster> {
+async fn connect(config: &Config) -> anyhow::Result<Cluster> {
     let client = Client::try_default()
         .await
         .context("finding the cluster (the pod's service account, or KUBECONFIG)")?;
@@ -52,7 +130,7 @@ pub(super) async fn connect(config: &Config) -> anyhow::Result<Cluster> {
     })
 }
 
-pub(super) fn keeper(config: &Config, cluster: &Cluster, clock: Wall) -> Keeper {
+fn keeper(config: &Config, cluster: &Cluster, clock: Wall) -> Keeper {
     Keeper {
         cluster: cluster.clone(),
         secret: config
@@ -65,7 +143,7 @@ pub(super) fn keeper(config: &Config, cluster: &Cluster, clock: Wall) -> Keeper 
     }
 }
 
-pub(super) fn elect(cluster: &Cluster, clock: Wall, metrics: &Metrics) -> Elected {
+fn elect(cluster: &Cluster, clock: Wall, metrics: &Metrics) -> Elected {
     let election = Election {
         cluster: cluster.clone(),
         clock,
@@ -81,17 +159,6 @@ pub(super) fn elect(cluster: &Cluster, clock: Wall, metrics: &Metrics) -> Electe
 }
 
 impl Elected {
-    /// Into the objects' status, while this replica is the one.
-    pub(super) fn answer(&self, cluster: Cluster, hub: &Hub, clock: Wall) -> Task {
-        let writer = Writer {
-            cluster,
-            clock,
-            hub: hub.clone(),
-            holds: self.holds.clone(),
-        };
-        runtime::spawn(writer.run())
-    }
-
     /// Lets the next holder begin at once.
     pub(super) async fn release(mut self) {
         self.release.send_replace(true);

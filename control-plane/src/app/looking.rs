@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::{
+    admission,
     clock::Wall,
     cluster,
     config::{Config, Source},
@@ -30,9 +31,10 @@ use crate::{
 pub(super) async fn start(
     config: &Config,
     hub: &Hub,
-    (metrics, in_cluster, source): (
+    (metrics, in_cluster, reviews, source): (
         &Metrics,
         &cluster::metrics::Metrics,
+        &admission::metrics::Metrics,
         &kubernetes::metrics::Metrics,
     ),
     clock: Wall,
@@ -45,6 +47,7 @@ pub(super) async fn start(
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         in_cluster.register(&mut registry);
+        reviews.register(&mut registry);
         let reads_a_cluster = config.sources.contains(&Source::Kubernetes);
         let source = reads_a_cluster.then(|| source.clone());
         if let Some(source) = &source {

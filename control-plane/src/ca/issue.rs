@@ -26,13 +26,11 @@ use crate::{
     },
     clock::Wall,
     identity,
-    roots::Fingerprint,
+    roots::{BACKDATING, Fingerprint},
 };
 
 const ROOT: &str = "root.pem";
 const ROOT_KEY: &str = "root.key.pem";
-/// Clocks of two machines may differ by this much.
-pub(super) const BACKDATING: Duration = Duration::from_secs(300);
 const RESTORE: &str = "restore it from a backup, or move the whole state directory away to begin with a new root (every proxy must then restart)";
 
 /// A certificate and what callers need to know of it.

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
@@ -17,11 +18,11 @@ use x509_parser::{certificate::X509Certificate, parse_x509_certificate};
 use crate::{
     ca::{
         Error,
-        issue::{self, BACKDATING, date, serial},
+        issue::{self, date, serial},
     },
     clock::Wall,
     identity,
-    roots::{Fingerprint, root_of},
+    roots::{BACKDATING, Fingerprint, root_of},
 };
 
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -53,7 +54,7 @@ pub(crate) const KEY: &str = "tls.key";
 pub(crate) const ROOTS: &str = "ca.crt";
 
 /// A root made here, in PEM.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Made {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -190,6 +191,18 @@ pub(crate) fn pem(part: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<
         Ok(read) => Ok(read),
         Err(error) => Err(unfit(format!("it can't be read: {error}"))),
     }
+}
+
+/// RFC 7468 §2: lines of 64.
+pub(crate) fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for (at, character) in BASE64_STANDARD.encode(certificate).chars().enumerate() {
+        if at > 0 && at % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(character);
+    }
+    text + "\n-----END CERTIFICATE-----\n"
 }
 
 /// RFC 5280 §4.2.1.9 and §4.2.1.3; SPIFFE X509-SVID §4.1 where it has a URI.

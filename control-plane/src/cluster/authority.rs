@@ -10,7 +10,7 @@
 //!
 //! `rotation` moves roots in and out of the annotation; this only obeys it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, pin_mut};
@@ -39,7 +39,6 @@ pub(crate) const SETTLED: &str = "weft.dev/roots";
 const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "weft-control-plane");
 
 /// A Secret that can be used.
-#[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) signing: Arc<Signing>,
     /// `ca.crt`.
@@ -47,6 +46,8 @@ pub(crate) struct Content {
     /// `None`: nobody has seen to it yet.
     pub(crate) settled: Option<Vec<CertificateDer<'static>>>,
     pub(crate) is_ours: bool,
+    /// As it was read.
+    pub(crate) secret: Secret,
 }
 
 /// Keeps the Secret of one name.
@@ -98,6 +99,13 @@ impl Trouble {
     }
 }
 
+/// Without the key that the Secret holds.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an authority under {}", self.signing.fingerprint())
+    }
+}
+
 impl Content {
     /// # Errors
     /// Which key of the Secret can't be used, and why.
@@ -131,6 +139,7 @@ impl Content {
             settled: settled.transpose()?,
             is_ours: made_by.is_some_and(|it| it == MADE_BY.1),
             roots,
+            secret: secret.clone(),
         })
     }
 

@@ -27,6 +27,7 @@ struct Inner {
     answers: Mutex<HashMap<String, Value>>,
     failures: Mutex<HashMap<String, u16>>,
     asked: Mutex<Vec<(String, Value)>>,
+    removed: Mutex<HashMap<String, u64>>,
     version: Mutex<u64>,
     changed: watch::Sender<u64>,
 }
@@ -91,6 +92,8 @@ impl Fake {
     pub(crate) fn remove(&self, path: &str) {
         self.0.objects.lock().unwrap().remove(path);
         let version = self.next();
+        let mut removed = self.0.removed.lock().unwrap();
+        removed.insert(path.to_owned(), version);
         self.0.changed.send_replace(version);
     }
 
@@ -180,35 +183,56 @@ impl Fake {
         answer(&self.object(path).unwrap_or_default())
     }
 
-    fn named_by(&self, collection: &str, query: &str) -> Option<Value> {
-        let name = query
-            .split('&')
-            .find_map(|it| it.strip_prefix("fieldSelector=metadata.name%3D"));
-        self.object(&format!("{collection}/{}", name.unwrap_or_default()))
-    }
-
     fn list(&self, collection: &str, query: &str) -> Response<Full<Bytes>> {
-        let items: Vec<Value> = self.named_by(collection, query).into_iter().collect();
+        let items: Vec<Value> = self
+            .object(&path_of(collection, query))
+            .into_iter()
+            .collect();
         let version = *self.0.version.lock().unwrap();
         answer(&json!({"metadata": {"resourceVersion": version.to_string()}, "items": items}))
     }
 
     /// One event, and the end of the watch; the caller comes again.
     async fn watch(&self, collection: &str, query: &str) -> Response<Full<Bytes>> {
+        let path = path_of(collection, query);
         let since = query
             .split('&')
             .find_map(|it| it.strip_prefix("resourceVersion="));
         let since: u64 = since.and_then(|it| it.parse().ok()).unwrap_or_default();
-        let mut changed = self.0.changed.subscribe();
-        changed.wait_for(|version| *version > since).await.unwrap();
-        match self.named_by(collection, query) {
-            Some(object) => answer(&json!({"type": "MODIFIED", "object": object})),
-            // Whoever watches lists again, and finds that it is gone.
-            None => answer(&json!({"type": "ERROR", "object": {
+        let is_newer = |object: &Value| {
+            let version = object["metadata"]["resourceVersion"].as_str();
+            version
+                .and_then(|it| it.parse::<u64>().ok())
+                .is_some_and(|it| it > since)
+        };
+        let is_gone = || {
+            let removed = self.0.removed.lock().unwrap().get(&path).copied();
+            removed.is_some_and(|it| it > since)
+        };
+        let event = || match self.object(&path) {
+            Some(object) if is_newer(&object) => {
+                Some(json!({"type": "MODIFIED", "object": object}))
+            }
+            None if is_gone() => Some(json!({"type": "ERROR", "object": {
+                // Whoever watches lists again, and finds that it is gone.
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "gone", "reason": "Expired", "code": 410}})),
+            _ => None,
+        };
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if let Some(event) = event() {
+                return answer(&event);
+            }
+            changed.changed().await.unwrap();
         }
     }
+}
+
+fn path_of(collection: &str, query: &str) -> String {
+    let prefix = "fieldSelector=metadata.name%3D";
+    let name = query.split('&').find_map(|it| it.strip_prefix(prefix));
+    format!("{collection}/{}", name.unwrap_or_default())
 }
 
 /// RFC 7396.

@@ -129,6 +129,7 @@ async fn watch(
     };
     let wake = Arc::new(Notify::new());
     let (identity, joined) = (verified.identity.clone(), wake.clone());
+    let signed = verified.signed;
     let id = context
         .hub
         .ask(move |state| {
@@ -153,6 +154,7 @@ async fn watch(
                 identity,
                 version,
                 features,
+                signed,
             };
             tracing::info!(pod = %caller.pod, version = %caller.version, "a proxy watches");
             Ok::<_, Status>(state.join(caller, &joined, held))

@@ -32,6 +32,7 @@ use crate::{
 
 mod answers;
 mod changes;
+mod holdings;
 mod origins;
 mod proxies;
 mod reports;

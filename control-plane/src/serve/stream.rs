@@ -18,6 +18,7 @@ use crate::{
         render::View,
         resource::{ResourceName, Version},
         shelf::Closure,
+        tls::Signed,
     },
 };
 
@@ -33,6 +34,7 @@ pub(crate) struct Caller {
     pub(crate) identity: String,
     pub(crate) version: String,
     pub(crate) features: Vec<String>,
+    pub(crate) signed: Signed,
 }
 
 #[derive(Debug)]

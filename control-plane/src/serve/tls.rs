@@ -19,13 +19,18 @@ use tokio_rustls::rustls::{
     version::TLS13,
 };
 
-use crate::{clock::Wall, identity};
+use crate::{
+    clock::Wall,
+    identity,
+    roots::{BACKDATING, Fingerprint, root_of},
+};
 
 /// One state of keys and roots.
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
+    roots: Vec<CertificateDer<'static>>,
     trust_domain: String,
 }
 
@@ -36,6 +41,16 @@ pub(crate) struct Verified {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// Seconds since the epoch.
     pub(crate) expires: u64,
+    pub(crate) signed: Signed,
+}
+
+/// Whose signature a leaf bears.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Signed {
+    /// Seconds since the epoch. First, so that the newer is the greater.
+    pub(crate) issued: u64,
+    /// In which it ends.
+    pub(crate) root: Fingerprint,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +110,7 @@ impl Tls {
         Ok(Self {
             config: Arc::new(config),
             verifier,
+            roots: roots.to_vec(),
             trust_domain: trust_domain.to_owned(),
         })
     }
@@ -119,11 +135,17 @@ impl Tls {
         if !identity::is_workload(uri, &self.trust_domain) {
             return Err(Nobody::Identity);
         }
-        let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        let root = root_of(chain, &self.roots, clock.now());
+        let root = Fingerprint::of(root.map_err(|_| Nobody::Unreadable)?);
+        let seconds = |at: i64| u64::try_from(at).unwrap_or(0);
+        let expires = seconds(parsed.validity().not_after.timestamp());
+        let issued = seconds(parsed.validity().not_before.timestamp());
+        let issued = issued + BACKDATING.as_secs();
         Ok(Verified {
             identity: (*uri).to_owned(),
             chain: chain.to_vec(),
             expires,
+            signed: Signed { issued, root },
         })
     }
 }

@@ -162,9 +162,9 @@ fn what_nobody_would_accept_is_refused_with_its_part_and_reason() {
             "not one of an authority",
         ),
         (&mute.0.pem(), &mute.1, vec![&root], "may not sign"),
-        (&deep_chain, &deep.1, vec![&root], "would be refused"),
-        (&server.0.pem(), &server.1, vec![&root], "would be refused"),
-        (&old.0.pem(), &old.1, vec![&root], "would be refused"),
+        (&deep_chain, &deep.1, vec![&root], "tls.crt: "),
+        (&server.0.pem(), &server.1, vec![&root], "tls.crt: "),
+        (&old.0.pem(), &old.1, vec![&root], "tls.crt: "),
         (
             &foreign.0.pem(),
             &foreign.1,
@@ -189,6 +189,7 @@ fn what_nobody_would_accept_is_refused_with_its_part_and_reason() {
 fn a_root_made_here_can_be_given_back() {
     let made = make(DOMAIN, Wall::System).unwrap();
     let roots = pem(ROOTS, made.certificate.as_bytes()).unwrap();
+    assert_eq!(to_pem(&roots[0]), made.certificate.replace("\r\n", "\n"));
     let (certificate, key) = (made.certificate.as_bytes(), made.key.as_bytes());
     Signing::parse(certificate, key, &roots, DOMAIN, Wall::System).unwrap();
     let other = Signing::parse(certificate, key, &roots, "other.example", Wall::System);

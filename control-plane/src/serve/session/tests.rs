@@ -19,7 +19,7 @@ use crate::{
         discovery::WatchCodec,
         hub::State,
         stream::Caller,
-        tests::harness::{DOMAIN, authority, shop, tls_of},
+        tests::harness::{DOMAIN, authority, shop, signed, tls_of},
     },
 };
 
@@ -51,6 +51,7 @@ async fn stage(life: u64) -> Stage {
         identity: String::new(),
         version: String::new(),
         features: Vec::new(),
+        signed: signed(),
     };
     let joined = wake.clone();
     let join = move |state: &mut State| {
@@ -64,6 +65,7 @@ async fn stage(life: u64) -> Stage {
         identity: String::new(),
         chain: Vec::new(),
         expires: 1_800_000_000 + life,
+        signed: signed(),
     };
     let peer = Peer {
         verified: None,

@@ -41,6 +41,7 @@ use crate::{
     identity,
     index::Index,
     model::{Event, Name, Namespace, Object, Pod, Service, ServicePort, TargetPort},
+    roots::Fingerprint,
     runtime::{self, Task},
     serve::{
         accept::{Acceptor, Address, Listener},
@@ -49,7 +50,7 @@ use crate::{
         identity::Identity,
         metrics::Metrics,
         session::Context,
-        tls::Tls,
+        tls::{Signed, Tls},
     },
 };
 
@@ -84,6 +85,14 @@ pub(crate) fn authority() -> (TempDir, Arc<Authority>) {
         Wall::System,
     );
     (state, Arc::new(authority.unwrap()))
+}
+
+/// Of some leaf, by some root.
+pub(crate) fn signed() -> Signed {
+    Signed {
+        issued: 0,
+        root: Fingerprint::of(&CertificateDer::from(b"a root".to_vec())),
+    }
 }
 
 /// The key that mints and verifies, of the same directory.

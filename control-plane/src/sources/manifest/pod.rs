@@ -38,6 +38,7 @@ pub(crate) fn convert(it: &Pod) -> Result<model::Pod, Refusal> {
         host_network: spec.host_network.unwrap_or(false),
         ready: is_ready(&status),
         terminating: it.metadata.deletion_timestamp.is_some(),
+        finished: is_finished(&status),
         node: spec.node_name.clone().unwrap_or_default(),
         zone: labels.get(ZONE).cloned().unwrap_or_default(),
         weight: weight(&annotations)?,
@@ -81,9 +82,13 @@ fn uid(it: &Pod, service_account: &str, addresses: &[std::net::IpAddr]) -> Strin
     }
 }
 
+fn is_finished(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 fn addresses(status: &PodStatus) -> Result<Vec<std::net::IpAddr>, Refusal> {
     // A finished pod's addresses are somebody else's by now.
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+    if is_finished(status) {
         return Ok(Vec::new());
     }
     let mut addresses = Vec::new();

@@ -162,6 +162,7 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
         host_network: false,
         ready: true,
         terminating: false,
+        finished: false,
         node: String::new(),
         zone: "here".to_owned(),
         weight: 3,
