@@ -21,6 +21,8 @@ impl<'a> Load<'a> {
     /// Starts them, each at 200 requests a second for so long.
     pub(crate) fn start(namespace: &'a Namespace, seconds: usize) -> Self {
         let requests = seconds * RATE;
+        // Of the whole set, not of one request.
+        let patience = seconds * 2 + 60;
         for (name, arguments) in CALLERS {
             let image = echo::IMAGE;
             namespace.apply(&format!(
@@ -37,7 +39,7 @@ spec:
       - name: echo
         image: {image}
         imagePullPolicy: IfNotPresent
-        command: [client, --qps={RATE}, --count={requests}, --timeout=10s]
+        command: [client, --qps={RATE}, --count={requests}, --timeout={patience}s]
         args: {arguments}
 "
             ));
@@ -70,7 +72,7 @@ spec:
                     "wait",
                     &format!("--for=condition={condition}"),
                     &job,
-                    "--timeout=180s",
+                    "--timeout=300s",
                 ])
             };
             let complete = ended("Complete").ok;
