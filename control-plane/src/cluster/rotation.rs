@@ -27,7 +27,7 @@ use crate::{
     cluster::{
         Failure,
         authority::{Content, Keeper, SETTLED},
-        call, expiry,
+        call, expiry, lease,
         warning::Warnings,
     },
     roots::Fingerprint,
@@ -183,8 +183,8 @@ impl Rotation {
         let secrets = self.keeper.secrets();
         // With the version that was read: nobody's change is lost.
         call(secrets.replace(name, &parameters, &secret)).await?;
-        if step == Step::Promote {
-            self.keeper.mark(content).await?;
+        if let (Step::Promote, Some(root)) = (&step, facts.next) {
+            lease::mark(&self.keeper.cluster, &root.to_string()).await?;
         }
         Ok(())
     }
