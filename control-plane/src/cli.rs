@@ -11,6 +11,7 @@ use crate::{demo, run};
 
 pub(crate) mod asking;
 mod ca;
+mod check;
 mod explain;
 mod inject;
 mod status;
@@ -43,6 +44,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Rotates the root of a mesh in a cluster.
     Ca(ca::Arguments),
+    /// Finds errors in manifests: file, field, remedy.
+    Check(check::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
     Token(token::Arguments),
 }
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };
     answer.unwrap_or_else(|error| {
