@@ -3,8 +3,8 @@
 //!
 //! Asks `wire`, feeds `told`. A watch that ends is gone on with from the version
 //! that it had reached; one that is too old, or says nothing for too long, is
-//! read anew. An API server sends a bookmark every minute, so silence means that
-//! nobody is there, or that nobody there knows anything.
+//! read anew. An API server may leave bookmarks out for minutes, but ends a watch
+//! when asked to: silence beyond that means that nobody is there.
 
 use std::{
     sync::{
@@ -27,8 +27,8 @@ use super::{
     wire::{self, Fault, Line, Lines},
 };
 
-/// Half as long again as the time between two bookmarks.
-pub(super) const SILENCE: Duration = Duration::from_secs(90);
+/// A watch is over by then, were the API server and the way to it alive.
+pub(super) const SILENCE: Duration = Duration::from_secs(wire::LIFE.as_secs() + 30);
 /// Until a kind that isn't there is looked for again.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// A watch that ends sooner has failed, whatever it says.

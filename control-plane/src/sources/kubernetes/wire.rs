@@ -59,6 +59,9 @@ pub(super) enum Line {
     },
 }
 
+/// The API server is asked to end each watch after this time: with less it is
+/// busy with our questions, with more a dead connection is noticed later.
+pub(super) const LIFE: Duration = Duration::from_secs(120);
 /// Objects on one page.
 const PAGE: u32 = 500;
 /// Until the head of an answer.
@@ -133,6 +136,7 @@ pub(super) async fn watch(
     let parameters = WatchParams {
         label_selector: selector(watched),
         send_initial_events: version.is_none(),
+        timeout: u32::try_from(LIFE.as_secs()).ok(),
         ..WatchParams::default()
     };
     let request = kube::core::Request::new(watched.path());
