@@ -11,27 +11,12 @@
 pub(crate) mod annotations;
 pub(crate) mod inject;
 pub(crate) mod metrics;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "`app` starts the webhook once it has keys"
-)]
 mod patch;
 mod pod;
 mod probes;
 mod refusals;
 mod resources;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "`app` starts the webhook once it has keys"
-)]
 mod review;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "`app` starts the webhook once it has keys"
-)]
 pub(crate) mod server;
 mod sidecar;
 pub(crate) mod workload;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::runtime::Tasks;
 
-pub(crate) use review::{Knowing, Webhook};
+pub(crate) use review::Webhook;
 
 /// Of all API servers together.
 const CONNECTIONS: usize = 128;
