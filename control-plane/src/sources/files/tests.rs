@@ -1,6 +1,7 @@
 //! A real directory, changed as people and programs change it.
 
 mod broken;
+mod cookbook;
 mod watching;
 
 use std::{fs, path::Path, time::Duration};
