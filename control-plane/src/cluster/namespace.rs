@@ -92,7 +92,7 @@ mod tests {
         }
         let namespace = json!({"metadata": {"name": "shop", "labels": {"a": "b"}}});
         fake.put("/api/v1/namespaces/shop", namespace);
-        known(fake.cluster(), "shop".to_owned()).await
+        Box::pin(known(fake.cluster(), "shop".to_owned())).await
     }
 
     #[tokio::test]
@@ -122,7 +122,7 @@ mod tests {
             ),
             ("limitranges", range("Pod", "max", "cpu"), (false, false)),
         ] {
-            let known = known_with(list, items.clone()).await;
+            let known = Box::pin(known_with(list, items.clone())).await;
             let demanded = (known.demands_cpu_limit, known.demands_memory_limit);
             assert_eq!(demanded, expected, "{items}");
             assert_eq!(
@@ -136,7 +136,7 @@ mod tests {
     async fn what_the_api_server_does_not_tell_is_taken_for_absent() {
         let fake = Fake::default();
         fake.fail("/api/v1/namespaces/shop", 500);
-        let known = known(fake.cluster(), "shop".to_owned()).await;
+        let known = Box::pin(known(fake.cluster(), "shop".to_owned())).await;
         assert_eq!(known, admission::Namespace::default());
     }
 }

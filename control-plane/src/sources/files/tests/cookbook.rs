@@ -52,7 +52,10 @@ async fn every_block_of_the_cookbook_holds() {
         let mut index = Index::new(&[]);
         let mut policies = 0;
         for event in update.events {
-            policies += usize::from(!matches!(event, Event::Apply(Object::Service(_) | Object::Pod(_))));
+            policies += usize::from(!matches!(
+                event,
+                Event::Apply(Object::Service(_) | Object::Pod(_))
+            ));
             index.apply(event);
         }
         let problems: Vec<_> = index.problems().collect();

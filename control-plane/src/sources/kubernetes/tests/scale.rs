@@ -5,6 +5,8 @@
 //! `cargo test --profile fast -p weft-control-plane --lib -- --ignored
 //! --nocapture --test-threads 1 large_cluster`
 
+#![allow(clippy::print_stdout, reason = "it tells what it measured")]
+
 use std::{
     convert::Infallible,
     fs,
@@ -37,7 +39,7 @@ impl Large {
     fn client(&self) -> Client {
         let large = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let since = std::time::Instant::now();
+            let since = Instant::now();
             let answer = large.answer(&request);
             let took = u64::try_from(since.elapsed().as_micros()).unwrap();
             large.microseconds.fetch_add(took, Ordering::Relaxed);
