@@ -144,7 +144,7 @@ async fn serve(holder: Arc<Holder>, listener: UnixListener) -> anyhow::Result<()
         match timeout(IDLE, listener.accept()).await {
             Ok(Ok((stream, _))) => {
                 let holder = Arc::clone(&holder);
-                launchers.spawn(async move { answer(&holder, stream).await });
+                launchers.spawn(async move { Box::pin(answer(&holder, stream)).await });
             }
             Ok(Err(error)) => {
                 // Out of descriptors, say: those who wait are served later.
@@ -183,7 +183,7 @@ async fn answer(holder: &Holder, stream: UnixStream) {
     let peer = stream.peer_cred().ok().and_then(|it| it.pid());
     let mut connection = Connection::new(stream);
     match connection.next().await {
-        Some(Ask::Join(join)) => pod::live(holder, join, &mut connection).await,
+        Some(Ask::Join(join)) => pod::live(holder, *join, &mut connection).await,
         Some(Ask::Map) => {
             let mapped = match peer.and_then(|pid| u32::try_from(pid).ok()) {
                 Some(pid) => holder.program_maps.write(pid),

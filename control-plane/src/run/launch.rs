@@ -114,7 +114,7 @@ impl Pod {
         for _ in 0..5 {
             let mut stream = found::connect(mesh, arguments)?;
             let mut answers = BufReader::new(stream.try_clone()?);
-            let answer = protocol::send(&mut stream, &Ask::Join(join.clone()))
+            let answer = protocol::send(&mut stream, &Ask::Join(Box::new(join.clone())))
                 .and_then(|()| protocol::receive::<Tell>(&mut answers));
             if let Ok(first) = answer {
                 return Ok(Self {

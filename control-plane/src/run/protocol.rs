@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// A launcher's first words.
-    Join(Join),
+    Join(Box<Join>),
     /// From the program's process, which just left for a user namespace of its
     /// own: map its ids, as only a process above may.
     Map,

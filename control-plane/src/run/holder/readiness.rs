@@ -229,7 +229,7 @@ mod tests {
                 let heard = String::from_utf8(heard).unwrap();
                 assert!(heard.starts_with("GET /up?a=b HTTP/1.1\r\n"), "{heard}");
                 assert!(heard.contains("\r\nX-Who: probe\r\n"), "{heard}");
-                let answer = answers.get(number).or(answers.last()).unwrap();
+                let answer = answers.get(number).or_else(|| answers.last()).unwrap();
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
