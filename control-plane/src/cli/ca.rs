@@ -4,12 +4,7 @@
 //! that may ask; the control plane does the rest, and says there what it waits
 //! for.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, io::Write, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Secret;
@@ -19,9 +14,12 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::cluster::{
-    AUTHORITY,
-    rotation::{ROTATE, ROTATION},
+use crate::{
+    clock::Wall,
+    cluster::{
+        AUTHORITY,
+        rotation::{ROTATE, ROTATION},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -96,12 +94,7 @@ fn standing(annotations: &BTreeMap<String, String>) -> String {
 
 /// Another one at each call.
 fn nonce() -> String {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a name that differs from the last, not a date"
-    )]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_nanos().to_string()
+    Wall::System.now().as_nanos().to_string()
 }
 
 #[cfg(test)]
