@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// The pod that calls, NAMESPACE/POD
     #[arg(long, value_name = "NAMESPACE/POD", value_parser = pod)]
     from: Name,
-    /// What it calls: http://NAME[.NAMESPACE][:PORT]/PATH, or an address instead of a name
+    /// What it calls: `http://NAME.NAMESPACE:PORT/PATH`; namespace and port may be left out, an address stand for the name
     #[arg(long, value_name = "URL")]
     to: Uri,
     /// Method of the request
