@@ -195,7 +195,7 @@ async fn accept(listener: TcpListener, sources: Rc<Sources>, port: Port, asking:
     let mut tasks = Tasks::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if tasks.len() < MOST_CONNECTIONS => {
+            Ok((stream, _)) if tasks.running() < MOST_CONNECTIONS => {
                 let sources = Rc::clone(&sources);
                 tasks.spawn(connection(stream, sources, port, asking.clone()));
             }

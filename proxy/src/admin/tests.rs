@@ -1,4 +1,8 @@
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use http_body_util::BodyExt as _;
 
@@ -94,6 +98,32 @@ async fn the_dump_holds_the_sections_of_other_modules() {
     let page: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!(page["certificates"][0]["identity"], "spiffe://d/ns/a/sa/b");
     assert_eq!(page["workload"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_burst_of_silent_connections_leaves_the_port_as_it_was() {
+    let (is_served, _) = served(|[_, health, _], _| {
+        let connect = || {
+            let stream = TcpStream::connect(health).unwrap();
+            let patience = Some(Duration::from_secs(10));
+            stream.set_read_timeout(patience).unwrap();
+            stream
+        };
+        let mut silent: Vec<TcpStream> = (0..=MOST_CONNECTIONS).map(|_| connect()).collect();
+        let over = silent.last_mut().unwrap().read(&mut [0]);
+        assert_eq!(over.unwrap(), 0, "the one over the limit is closed");
+        drop(silent);
+        // Until the proxy has seen them go.
+        (0..1000).any(|_| {
+            let mut stream = connect();
+            let mut answer = String::new();
+            let asked =
+                stream.write_all(b"GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            let read = asked.and_then(|()| stream.read_to_string(&mut answer));
+            read.is_ok() && answer.starts_with("HTTP/1.1 200")
+        })
+    });
+    assert!(is_served);
 }
 
 /// Runs `client` on a thread beside a served admin.
