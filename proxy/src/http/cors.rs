@@ -5,7 +5,8 @@
 //! origin is named, never "*", since a proxy can't know whether a browser took
 //! credentials along; so answers vary by `Origin`.
 //!
-//! Pure. An application's own fields stay where the origin is not allowed.
+//! Pure. An application's own fields stay where the origin is not allowed; what
+//! it says of credentials goes where one is.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -46,11 +47,18 @@ pub(super) fn preflight(cors: Option<&Cors>, request: &impl Request) -> Option<R
     Some(reply)
 }
 
-/// What the answer to an actual request gets; `None`: its origin is not allowed.
-pub(super) fn decoration(cors: &Cors, request: &impl Request) -> Option<FieldEdits> {
-    let origin = request.header("origin").next()?;
+/// What the answer to an actual request gets. One without an origin, or of one
+/// that is not allowed, varies by it too: a cache may keep it for another.
+pub(super) fn decoration(cors: &Cors, request: &impl Request) -> FieldEdits {
     let mut edits = FieldEdits::default();
-    for (name, value) in allowed(cors, origin)? {
+    edits.add(&header::VARY, VARIES);
+    let origin = request.header("origin").next();
+    let Some(fields) = origin.and_then(|origin| allowed(cors, origin)) else {
+        return edits;
+    };
+    // What the application says of credentials it says to its own origins.
+    edits.remove(&header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    for (name, value) in fields {
         edits.set(&name, value);
     }
     // "The gateway cannot use the * wildcard when the request is credentialed."
@@ -65,8 +73,7 @@ pub(super) fn decoration(cors: &Cors, request: &impl Request) -> Option<FieldEdi
     if let Some(exposed) = exposed {
         edits.set(&header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
-    edits.add(&header::VARY, VARIES);
-    Some(edits)
+    edits
 }
 
 const VARIES: HeaderValue = HeaderValue::from_static("Origin");
@@ -201,7 +208,7 @@ mod tests {
         let mut request = asks();
         request.headers[0].1 = "https://evil.example".into();
         assert_eq!(told(&cors(), &request), ["vary: Origin"]);
-        assert_eq!(decoration(&cors(), &request), None);
+        assert_eq!(decorated(&cors(), &request), ["vary: Origin"]);
     }
 
     #[test]
@@ -218,7 +225,7 @@ mod tests {
     }
 
     fn decorated(cors: &Cors, request: &Sample) -> Vec<String> {
-        let edits = decoration(cors, request).unwrap();
+        let edits = decoration(cors, request);
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
             let name = name.as_str().trim_start_matches("access-control-");
             format!("{name}: {}", value.to_str().unwrap())
@@ -232,21 +239,23 @@ mod tests {
         assert_eq!(
             decorated(&cors(), &request),
             [
+                "vary: Origin",
                 "allow-origin: https://a.example",
                 "expose-headers: x-id",
-                "vary: Origin",
             ]
         );
-        let edits = decoration(&cors(), &request).unwrap();
+        let edits = decoration(&cors(), &request);
         assert!(edits.drops(b"Access-Control-Allow-Origin") && !edits.drops(b"Vary"));
-        assert_eq!(decoration(&cors(), &Sample::get("/")), None);
+        // The application's permission was for the origins that it knows.
+        assert!(edits.drops(b"Access-Control-Allow-Credentials"));
+        assert_eq!(decorated(&cors(), &Sample::get("/")), ["vary: Origin"]);
     }
 
     /// exposeHeaders: "cannot use the * wildcard" for a credentialed request.
     #[test]
     fn a_credentialed_request_is_exposed_by_name() {
         let request = Sample::get("/").with("origin", "https://a.example");
-        let exposed = |cors: &Cors, request: &Sample| decorated(cors, request).swap_remove(1);
+        let exposed = |cors: &Cors, request: &Sample| decorated(cors, request).pop().unwrap();
         assert_eq!(exposed(&wild(false), &request), "expose-headers: *");
         let with_cookie = request.clone().with("cookie", "a=b");
         assert_eq!(exposed(&wild(false), &with_cookie), "expose-headers: x-id");

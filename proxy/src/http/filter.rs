@@ -88,7 +88,7 @@ fn reply(filters: &Filters, request: &impl Request, path: Option<&[u8]>) -> Opti
 fn response(filters: &Filters, request: &impl Request) -> Option<Arc<FieldEdits>> {
     let modified = &filters.response;
     let cors = filters.cors.as_ref();
-    match cors.and_then(|cors| cors::decoration(cors, request)) {
+    match cors.map(|cors| cors::decoration(cors, request)) {
         Some(decoration) => Some(Arc::new(decoration.after(modified))),
         None if modified.is_empty() => None,
         None => Some(Arc::clone(modified)),

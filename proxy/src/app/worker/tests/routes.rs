@@ -311,8 +311,8 @@ fn a_browser_is_answered_and_the_actual_answer_decorated() {
         assert_eq!(
             head,
             "HTTP/1.1 200 OK\r\nVary: Accept\r\ncontent-length: 0\r\n\
-             access-control-allow-origin: https://a.example\r\naccess-control-allow-credentials: true\r\n\
-             access-control-expose-headers: x-id\r\nvary: Origin\r\n\r\n"
+             vary: Origin\r\naccess-control-allow-origin: https://a.example\r\naccess-control-allow-credentials: true\r\n\
+             access-control-expose-headers: x-id\r\n\r\n"
         );
         assert!(told.recv().await.is_some());
     });
