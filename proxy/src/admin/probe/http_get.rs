@@ -162,7 +162,8 @@ impl Target {
         let uri: Uri = match location.strip_prefix("//") {
             // The same scheme (RFC 3986 §4.2).
             Some(rest) => format!("{}://{rest}", self.scheme.as_str()).parse().ok()?,
-            None if location.contains("://") => location.parse().ok()?,
+            // A scheme comes before anything else (RFC 3986 §4.1).
+            None if has_scheme(location) => location.parse().ok()?,
             None => return Some(self.relative(location)),
         };
         let scheme = match uri.scheme_str() {
@@ -308,4 +309,9 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+fn has_scheme(location: &str) -> bool {
+    let before = location.split(['/', '?']).next();
+    before.is_some_and(|it| it.ends_with(':'))
 }

@@ -117,6 +117,7 @@ async fn redirects_are_followed_on_the_same_host_alone() {
     for (location, then) in [
         ("/ready?a=1", Some("/ready?a=1")),
         ("sub", Some("/sub")),
+        ("/in?to=http://a.example", Some("/in?to=http://a.example")),
         ("http://127.0.0.1:PORT/there", Some("/there")),
         ("//127.0.0.1:PORT/there#x", Some("/there")),
         ("http://shop.example/there", None),
