@@ -36,8 +36,12 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEADERS: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Twice what an API server takes of one object (3 MiB), and the rest.
-const LARGEST_REVIEW: usize = 8 << 20;
+/// What an API server takes of one object is 3 MiB; pods are reviewed when they
+/// are made, with one object.
+const LARGEST_REVIEW: usize = 4 << 20;
+
+/// Reviews that are read at a time: a hostile one takes thirty times its size.
+const READ_AT_ONCE: usize = 2;
 
 /// TLS of the webhook. `keys` is asked at each handshake, so that a renewed
 /// certificate needs no restart.
@@ -62,6 +66,7 @@ pub(crate) async fn serve(
     metrics: Metrics,
 ) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let reading = Arc::new(Semaphore::new(READ_AT_ONCE));
     let acceptor = TlsAcceptor::from(tls);
     let mut tasks = Tasks::new();
     loop {
@@ -78,14 +83,21 @@ pub(crate) async fn serve(
             }
         };
         let (acceptor, webhook, metrics) = (acceptor.clone(), webhook.clone(), metrics.clone());
+        let reading = reading.clone();
         tasks.spawn(async move {
-            connection(stream, &acceptor, webhook, metrics).await;
+            connection(stream, &acceptor, webhook, metrics, reading).await;
             drop(slot);
         });
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, webhook: Webhook, metrics: Metrics) {
+async fn connection(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    webhook: Webhook,
+    metrics: Metrics,
+    reading: Arc<Semaphore>,
+) {
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -95,8 +107,8 @@ async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, webhook: Webhook,
         Err(_) => return,
     };
     let service = service_fn(move |request| {
-        let (webhook, metrics) = (webhook.clone(), metrics.clone());
-        async move { Ok::<_, Infallible>(answer(&webhook, &metrics, request).await) }
+        let (webhook, metrics, reading) = (webhook.clone(), metrics.clone(), reading.clone());
+        async move { Ok::<_, Infallible>(answer(&webhook, &metrics, &reading, request).await) }
     });
     // An API server keeps its connections; one that says nothing is closed.
     let serving = http1::Builder::new()
@@ -112,6 +124,7 @@ async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, webhook: Webhook,
 async fn answer(
     webhook: &Webhook,
     metrics: &Metrics,
+    reading: &Semaphore,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let path = match (request.method(), request.uri().path()) {
@@ -124,6 +137,7 @@ async fn answer(
         let body = Limited::new(request.into_body(), LARGEST_REVIEW);
         let body = body.collect().await.map_err(|error| error.to_string())?;
         let asked = Instant::now();
+        let _turn = reading.acquire().await.map_err(|error| error.to_string())?;
         let answer = review::answer(webhook, path, &body.to_bytes()).await;
         Ok((asked.elapsed(), answer?))
     });
