@@ -193,7 +193,7 @@ fn nothing_over_tcp_changes_the_phase() {
                 "GET /drain",
                 "POST /metrics",
             ] {
-                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                let mut stream = TcpStream::connect(address).unwrap();
                 write!(
                     stream,
                     "{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
@@ -237,7 +237,7 @@ fn a_failed_hook_sees_the_connection_end_and_a_failed_probe_a_503() {
         "app/liveness":{"timeoutSeconds":1,"tcpSocket":{"port":1}}}}"#;
     let (answers, _) = served_with(written.parse().unwrap(), |[_, health, _], _| {
         ["pre-stop", "liveness"].map(|kind| {
-            let mut stream = std::net::TcpStream::connect(health).unwrap();
+            let mut stream = TcpStream::connect(health).unwrap();
             let request =
                 format!("GET /probe/app/{kind} HTTP/1.1\r\nhost: x\r\nweft-probe: t\r\n\r\n");
             stream.write_all(request.as_bytes()).unwrap();
