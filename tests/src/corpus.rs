@@ -27,6 +27,9 @@ pub struct Case {
     pub input: Vec<u8>,
     /// What the next hop gets.
     pub forwarded: Vec<u8>,
+    /// Or a beginning of this: a message too long for one read is on its way
+    /// before its fault is seen.
+    pub begun: Vec<u8>,
 }
 
 /// All cases of a file. Panics on what it does not understand: a case that is not run is no case.
@@ -50,11 +53,13 @@ fn parse_case(lines: &[&str]) -> Case {
     let mut trailers = Vec::new();
     let mut input = Vec::new();
     let mut forwarded: Option<Vec<u8>> = None;
+    let mut begun = Vec::new();
     for line in rest {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         match key {
             "<" => input.extend(unescape(value)),
             ">" => forwarded.get_or_insert_default().extend(unescape(value)),
+            "begun:" => begun = unescape(value),
             "accepted:" => {
                 verdict = Some(Verdict::Accepted(
                     value.parse().expect("a number of messages"),
@@ -91,6 +96,7 @@ fn parse_case(lines: &[&str]) -> Case {
         trailers,
         input,
         forwarded,
+        begun,
     }
 }
 
