@@ -34,6 +34,7 @@ check: ## Format, lints, architecture, documents, generated code, licences
 	tests/setup.sh build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --package weft-tests --test cluster -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --quiet
 	cargo test --quiet --package weft-proto --test regenerate
 	cargo test --quiet --package weft-tests --test architecture

@@ -47,8 +47,8 @@ fn without_a_control_plane_traffic_goes_on_and_no_pod_starts_outside_of_the_mesh
         (!told.is_empty()).then_some(told)
     });
     assert!(
-        replicas.contains("weft"),
-        "the refusal names nobody: {replicas}"
+        refusal.contains("weft"),
+        "the refusal names nobody: {refusal}"
     );
     load.assert_lost_nothing();
     scale_control_plane(2);
