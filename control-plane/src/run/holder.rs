@@ -152,12 +152,14 @@ async fn serve(holder: Arc<Holder>, listener: UnixListener) -> anyhow::Result<()
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(_) if holder.is_empty() => {
-                if let Some(_lock) = no_more_launchers(&holder.mesh)? {
+                if let Some(lock) = no_more_launchers(&holder.mesh)? {
                     if let Some(control_plane) = control_plane.take() {
                         control_plane.end().await;
                     }
                     clear_remains(&holder.mesh)?;
                     tracing::info!("mesh ends: it has no pods");
+                    // The kernel lets go of it: who gets the lock finds us gone.
+                    std::mem::forget(lock);
                     return Ok(());
                 }
             }
