@@ -64,12 +64,23 @@ fn is_alive(pid: Pid) -> bool {
         .unwrap_or_default()
 }
 
-/// Network namespaces of a process's children that aren't the caller's.
+/// Its user namespace, which the processes of a mesh share.
+fn user(pid: Pid) -> Option<PathBuf> {
+    fs::read_link(file(pid, "ns/user")).ok()
+}
+
+/// Network namespaces that aren't the caller's: of a process's children, and of
+/// what it started in a user namespace of its own.
 pub(super) fn networks_below(holder: Pid) -> BTreeSet<PathBuf> {
     let own = network(getpid());
+    let users = user(holder).filter(|it| Some(it) != user(getpid()).as_ref());
     all()
         .into_iter()
-        .filter(|pid| parent(*pid) == Some(holder) || *pid == holder)
+        .filter(|pid| {
+            parent(*pid) == Some(holder)
+                || *pid == holder
+                || users.is_some() && user(*pid) == users
+        })
         .filter_map(network)
         .filter(|it| Some(it) != own.as_ref())
         .collect()
