@@ -24,7 +24,10 @@ fn where_mtls_is_strict_a_plaintext_caller_is_refused_by_name() {
     strict.ready("deployment/cart");
     plain.ready("deployment/outsider");
     let from_outside = || plain.call("deployment/outsider", &["http://cart.strict/"]);
-    from_outside().assert_ok();
+    // Without a mesh a Service may be unknown to its node for a moment.
+    weft_tests::wait::until("an answer in plaintext", || {
+        (from_outside().status() == Some(200)).then_some(())
+    });
 
     strict.apply(STRICT);
     let cart = strict.pod("app=cart");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use weft_tests::wait;
 
 use crate::{
     echo,
@@ -54,12 +55,12 @@ fn on_the_wire_a_request_is_ciphertext_and_without_the_mesh_it_is_not() {
         };
         let address = namespace.get(&format!("pod/{cart}"), "{.status.podIP}");
         let capture = Capture::start(command, &address);
-        namespace
-            .call(
-                "deployment/web",
-                &["http://cart/", "--header=marker: seen-on-the-wire"],
-            )
-            .assert_ok();
+        // Without a mesh a Service may be unknown to its node for a moment.
+        wait::until("the request", || {
+            let marked = ["http://cart/", "--header=marker: seen-on-the-wire"];
+            let answer = namespace.call("deployment/web", &marked);
+            (answer.status() == Some(200)).then_some(())
+        });
         let seen = capture.end("seen-on-the-wire");
         assert!(seen.packets > 0, "nothing was captured");
         assert_eq!(seen.found, expected, "{}: {seen:?}", namespace.name);
