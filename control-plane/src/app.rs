@@ -3,10 +3,13 @@
 //!
 //! Called by `main` with the knobs; decides nothing itself.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::sleep,
 };
 
 use crate::{
@@ -57,16 +60,33 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             return Err(why);
         }
     }
+    let again = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::select! {
+        () = running.leave() => {}
+        () = again => {}
+    }
     tracing::info!("the control plane ends");
-    running.release().await;
     Ok(())
 }
+
+/// Those who were led here by a Service find another replica meanwhile: nodes
+/// need seconds to hear that this one ends. The chart's grace is longer.
+const LEAVE: Duration = Duration::from_secs(8);
+/// For streams to be told.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A control plane; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Running {
     ended: watch::Receiver<Option<String>>,
     elected: Option<cluster::Elected>,
+    leaving: watch::Sender<bool>,
+    going: watch::Sender<bool>,
     _tasks: Vec<Task>,
 }
 
@@ -77,6 +97,17 @@ impl Running {
             Ok(why) => anyhow::anyhow!(why.clone().unwrap_or_default()),
             Err(_) => anyhow::anyhow!("the server has ended"),
         }
+    }
+
+    /// In order: not ready any more, served all the same until nobody comes, and
+    /// then streams are told. Without a cluster nobody is led here.
+    async fn leave(self) {
+        let Some(elected) = self.elected else { return };
+        tracing::info!(seconds = LEAVE.as_secs(), "this replica leaves");
+        self.leaving.send_replace(true);
+        tokio::join!(elected.release(), sleep(LEAVE));
+        self.going.send_replace(true);
+        sleep(FAREWELL).await;
     }
 
     /// Of what other replicas wait for.
@@ -111,6 +142,8 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     );
     let (hub, run_hub) = Hub::new(state);
     let (end, ended) = watch::channel(None);
+    let (leaving, leaves) = watch::channel(false);
+    let (going, goes) = watch::channel(false);
     let mut tasks = vec![runtime::spawn(run_hub)];
     tasks.extend(source::start(
         &config.sources,
@@ -119,21 +152,25 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         &end,
         &source_metrics,
     ));
-    tasks.push(serve(&config, &trust, &hub, &metrics, clock, end).await?);
+    let serving = (&hub, &metrics, clock);
+    tasks.push(serve(&config, &trust, serving, goes, end).await?);
     let mut elected = None;
     if let Some(member) = member {
-        let shown = (trust.roots.clone(), reviews.clone());
-        let beginning = Box::pin(member.begin(&config, &hub, shown));
+        let reviewing = (reviews.clone(), leaves.clone());
+        let beginning = Box::pin(member.begin(&config, &hub, trust.roots.clone(), reviewing));
         let (holding, duties) = beginning.await?;
         tasks.extend(duties);
         elected = Some(holding);
     }
     tasks.extend(trust.keep(&hub));
     let all_metrics = (&metrics, &in_cluster, &reviews, &source_metrics);
-    tasks.extend(looking::start(&config, &hub, all_metrics, clock).await?);
+    let looking = looking::start(&config, &hub, all_metrics, clock, &leaves);
+    tasks.extend(looking.await?);
     Ok(Running {
         ended,
         elected,
+        leaving,
+        going,
         _tasks: tasks,
     })
 }
@@ -142,9 +179,8 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
 async fn serve(
     config: &Config,
     trust: &Trust,
-    hub: &Hub,
-    metrics: &Metrics,
-    clock: Wall,
+    (hub, metrics, clock): (&Hub, &Metrics, Wall),
+    going: watch::Receiver<bool>,
     end: watch::Sender<Option<String>>,
 ) -> anyhow::Result<Task> {
     let listener = accept::Listener::bind(&config.listen)
@@ -170,10 +206,11 @@ async fn serve(
         heartbeat: config.heartbeat,
         clock,
         tls: trust.tls.clone(),
+        going: going.clone(),
         metrics: metrics.clone(),
     });
     let served = runtime::spawn(async move {
-        let answer = serve::run(acceptor, identity, discovery).await;
+        let answer = serve::run(acceptor, identity, discovery, going).await;
         let why = answer.err().map_or_else(
             || "the server has ended".to_owned(),
             |error| error.to_string(),

@@ -20,7 +20,10 @@ mod status;
 pub mod index;
 pub mod model;
 
+mod web;
+
 mod clock;
+mod gate;
 mod identity;
 mod report;
 mod roots;

@@ -21,7 +21,7 @@ pub(crate) mod tls;
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Server, server::Router};
 use weft_proto::v1::identity_server::IdentityServer;
@@ -32,7 +32,9 @@ const STREAMS: u32 = 16;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// Carries connections to the two services until the acceptor has ended.
+/// Carries connections to the two services until the acceptor has ended, or
+/// `going` says that this replica ends: then streams end, and callers are told
+/// to go elsewhere.
 ///
 /// # Errors
 /// When HTTP/2 itself can't be served.
@@ -40,12 +42,19 @@ pub(crate) async fn run(
     acceptor: accept::Acceptor,
     identity: identity::Identity,
     discovery: discovery::Discovery,
+    mut going: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, connections) = mpsc::channel::<io::Result<accept::Connection>>(64);
     let _acceptor = crate::runtime::spawn(acceptor.run(sender));
+    let connections = ReceiverStream::new(connections);
+    let going = async move {
+        if going.wait_for(|it| *it).await.is_err() {
+            // Nobody is left who could say so.
+            std::future::pending::<()>().await;
+        }
+    };
     // Boxed: it is large, and there is one.
-    Box::pin(router(identity, discovery).serve_with_incoming(ReceiverStream::new(connections)))
-        .await
+    Box::pin(router(identity, discovery).serve_with_incoming_shutdown(connections, going)).await
 }
 
 fn router(identity: identity::Identity, discovery: discovery::Discovery) -> Router {

@@ -1,29 +1,36 @@
 //! Plain HTTP/1 for those who look and change nothing: health, metrics, and the
 //! report that `weft status` prints.
 //!
-//! `app` says what each path answers. GET alone, small limits, no keep-alive
-//! beyond an idle moment: nothing here is on anyone's path.
+//! `app` says what each path answers; `web` carries it. GET alone, small limits,
+//! no keep-alive beyond an idle moment: nothing here is on anyone's path.
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
-    time::{sleep, timeout},
+use hyper::body::Incoming;
+use tokio::sync::watch;
+
+use crate::{
+    gate,
+    web::{Limits, Server},
 };
 
-use crate::runtime::Tasks;
+pub(crate) use crate::web::Listener;
 
-/// A scraper, a kubelet, some people.
-const CONNECTIONS: usize = 32;
-const HEADERS: Duration = Duration::from_secs(5);
-const CONNECTION: Duration = Duration::from_secs(60);
+/// A scraper, a kubelet, some people; half of it for whoever is behind one
+/// address.
+const LIMITS: Limits = Limits {
+    places: gate::Limits {
+        most: 32,
+        most_of_one: 16,
+        most_waiting: 32,
+    },
+    idle: Duration::from_secs(5),
+    life: Duration::from_secs(60),
+    head: 16 * 1024,
+};
 
 /// What a path says.
 #[derive(Clone, Debug)]
@@ -52,57 +59,25 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// From a path and its query, as they came, to the answer.
 pub(crate) type Answers = Arc<dyn Fn(&str, &str) -> Answering + Send + Sync>;
 
-/// Where it listens.
-#[derive(Debug)]
-pub(crate) enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 /// Never ends by itself.
-pub(crate) async fn serve(listener: Listener, answers: Answers) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut tasks = Tasks::new();
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let socket: io::Result<Pin<Box<dyn Socket>>> = match &listener {
-            Listener::Tcp(listener) => listener
-                .accept()
-                .await
-                .map(|(socket, _)| Box::pin(socket) as _),
-            Listener::Unix(listener) => listener
-                .accept()
-                .await
-                .map(|(socket, _)| Box::pin(socket) as _),
-        };
-        let socket = match socket {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let answers = answers.clone();
-        tasks.spawn(async move {
-            let service = service_fn(move |request| answer(answers.clone(), request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(socket), service);
-            let _whatever_the_reader_did = timeout(CONNECTION, connection).await;
-            drop(slot);
-        });
-    }
+pub(crate) async fn serve(listener: Listener, answers: Answers, leaving: watch::Receiver<bool>) {
+    let server = Server {
+        listener,
+        tls: None,
+        limits: LIMITS,
+        answers: Arc::new(move |request, pass| {
+            let answers = answers.clone();
+            Box::pin(async move {
+                let _turn = pass.begin();
+                answer(&answers, request).await
+            })
+        }),
+        leaving,
+    };
+    server.run().await;
 }
 
-async fn answer(
-    answers: Answers,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(answers: &Answers, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let answer = match request.method() {
         &Method::GET => {
             let target = request.uri();
@@ -116,9 +91,5 @@ async fn answer(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static(answer.content_type),
     );
-    Ok(response)
+    response
 }
-
-trait Socket: AsyncRead + AsyncWrite + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Send> Socket for T {}

@@ -5,17 +5,16 @@
 //! asks, since an answer changes nothing here and tells nothing secret but
 //! what a pod's own specification holds.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::{Body, Incoming};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -26,19 +25,35 @@ use super::{
     metrics::{Metrics, Verdict},
     review::{self, Path},
 };
-use crate::runtime::Tasks;
+use crate::{
+    gate::{self, Pass},
+    web::{Limits, Listener, Server},
+};
 
 pub(crate) use review::Webhook;
 
-/// Of all API servers together.
-const CONNECTIONS: usize = 128;
-const HANDSHAKE: Duration = Duration::from_secs(5);
-const HEADERS: Duration = Duration::from_secs(30);
+/// Of all API servers together; most clusters' reviews come from one address.
+/// An API server keeps its connections; one that says nothing is closed.
+const LIMITS: Limits = Limits {
+    places: gate::Limits {
+        most: 128,
+        most_of_one: 96,
+        most_waiting: 128,
+    },
+    idle: Duration::from_secs(30),
+    life: Duration::from_secs(3600),
+    head: 64 * 1024,
+};
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// What an API server takes of one object is 3 MiB; pods are reviewed when they
 /// are made, with one object.
-const LARGEST_REVIEW: usize = 4 << 20;
+const LARGEST_REVIEW: u64 = 4 << 20;
+
+/// Nearly all are far below. What is larger waits for its turn to be sent, so
+/// that a hundred at once cost the replica no memory that it hasn't.
+const LARGE_REVIEW: u64 = 128 << 10;
+const LARGE_AT_ONCE: usize = 8;
 
 /// Reviews that are read at a time: a hostile one takes thirty times its size.
 const READ_AT_ONCE: usize = 2;
@@ -58,104 +73,90 @@ pub(crate) fn tls(keys: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>
     Ok(Arc::new(config))
 }
 
+/// What all connections share.
+#[derive(Clone, Debug)]
+struct Desk {
+    webhook: Webhook,
+    metrics: Metrics,
+    large: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+}
+
 /// Never ends by itself.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     webhook: Webhook,
     metrics: Metrics,
+    leaving: watch::Receiver<bool>,
 ) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let reading = Arc::new(Semaphore::new(READ_AT_ONCE));
-    let acceptor = TlsAcceptor::from(tls);
-    let mut tasks = Tasks::new();
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                // Out of descriptors: the next try would spin.
-                sleep(Duration::from_millis(50)).await;
-                continue;
+    let desk = Desk {
+        webhook,
+        metrics,
+        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        reading: Arc::new(Semaphore::new(READ_AT_ONCE)),
+    };
+    let server = Server {
+        listener: Listener::Tcp(listener),
+        tls: Some(TlsAcceptor::from(tls)),
+        limits: LIMITS,
+        answers: Arc::new(move |request, pass| {
+            let desk = desk.clone();
+            Box::pin(async move { desk.answer(request, &pass).await })
+        }),
+        leaving,
+    };
+    server.run().await;
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>, pass: &Arc<Pass>) -> Response<Full<Bytes>> {
+        let path = match (request.method(), request.uri().path()) {
+            (&Method::POST, "/inject") => Path::Inject,
+            (&Method::POST, "/validate") => Path::Validate,
+            (_, "/inject" | "/validate") => {
+                return text(StatusCode::METHOD_NOT_ALLOWED, "POST alone");
             }
+            _ => return text(StatusCode::NOT_FOUND, "/inject and /validate are here"),
         };
-        let (acceptor, webhook, metrics) = (acceptor.clone(), webhook.clone(), metrics.clone());
-        let reading = reading.clone();
-        tasks.spawn(async move {
-            connection(stream, &acceptor, webhook, metrics, reading).await;
-            drop(slot);
-        });
-    }
-}
-
-async fn connection(
-    stream: TcpStream,
-    acceptor: &TlsAcceptor,
-    webhook: Webhook,
-    metrics: Metrics,
-    reading: Arc<Semaphore>,
-) {
-    let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "no handshake with the webhook");
-            return;
+        match timeout(ANSWER, self.review(path, request.into_body(), pass)).await {
+            Ok(Ok((took, (verdict, review)))) => {
+                self.metrics.count(verdict, took.as_secs_f64());
+                json(&review)
+            }
+            Ok(Err(why)) => {
+                self.metrics.count(Verdict::Failed, 0.0);
+                tracing::warn!(why, "a question that is no review");
+                text(StatusCode::BAD_REQUEST, &why)
+            }
+            Err(_) => {
+                self.metrics.count(Verdict::Failed, ANSWER.as_secs_f64());
+                text(StatusCode::GATEWAY_TIMEOUT, "it took too long")
+            }
         }
-        Err(_) => return,
-    };
-    let service = service_fn(move |request| {
-        let (webhook, metrics, reading) = (webhook.clone(), metrics.clone(), reading.clone());
-        async move { Ok::<_, Infallible>(answer(&webhook, &metrics, &reading, request).await) }
-    });
-    // An API server keeps its connections; one that says nothing is closed.
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = serving.await {
-        tracing::debug!(%error, "a connection to the webhook broke");
     }
-}
 
-async fn answer(
-    webhook: &Webhook,
-    metrics: &Metrics,
-    reading: &Semaphore,
-    request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    let path = match (request.method(), request.uri().path()) {
-        (&Method::POST, "/inject") => Path::Inject,
-        (&Method::POST, "/validate") => Path::Validate,
-        (_, "/inject" | "/validate") => return text(StatusCode::METHOD_NOT_ALLOWED, "POST alone"),
-        _ => return text(StatusCode::NOT_FOUND, "/inject and /validate are here"),
-    };
-    let answered = timeout(ANSWER, async {
-        let body = Limited::new(request.into_body(), LARGEST_REVIEW);
-        let body = body.collect().await.map_err(|error| error.to_string())?;
+    /// Gives way to others until the question is there.
+    async fn review(
+        &self,
+        path: Path,
+        body: Incoming,
+        pass: &Arc<Pass>,
+    ) -> Result<(Duration, (Verdict, serde_json::Value)), String> {
+        let length = body.size_hint().upper().unwrap_or(LARGEST_REVIEW);
+        let stopping = |error: tokio::sync::AcquireError| error.to_string();
+        let _large = match length > LARGE_REVIEW {
+            true => Some(self.large.acquire().await.map_err(stopping)?),
+            false => None,
+        };
+        let most = usize::try_from(LARGEST_REVIEW).unwrap_or(usize::MAX);
+        let body = Limited::new(body, most).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        let _turn = pass.begin();
         let asked = Instant::now();
-        let _turn = reading.acquire().await.map_err(|error| error.to_string())?;
-        let answer = review::answer(webhook, path, &body.to_bytes()).await;
+        let _reading = self.reading.acquire().await.map_err(stopping)?;
+        let answer = review::answer(&self.webhook, path, &body).await;
         Ok((asked.elapsed(), answer?))
-    });
-    match answered.await {
-        Ok(Ok((took, (verdict, review)))) => {
-            metrics.count(verdict, took.as_secs_f64());
-            json(&review)
-        }
-        Ok(Err(why)) => {
-            let why: String = why;
-            metrics.count(Verdict::Failed, 0.0);
-            tracing::warn!(why, "a question that is no review");
-            text(StatusCode::BAD_REQUEST, &why)
-        }
-        Err(_) => {
-            metrics.count(Verdict::Failed, ANSWER.as_secs_f64());
-            text(StatusCode::GATEWAY_TIMEOUT, "it took too long")
-        }
     }
 }
 

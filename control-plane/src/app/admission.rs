@@ -31,7 +31,7 @@ pub(super) async fn start(
     cluster: &Cluster,
     keys: Arc<dyn ResolvesServerCert>,
     roots: watch::Receiver<Roots>,
-    metrics: Metrics,
+    (metrics, leaving): (Metrics, watch::Receiver<bool>),
 ) -> anyhow::Result<Option<Task>> {
     let Some(address) = config.webhook_listen else {
         return Ok(None);
@@ -52,7 +52,7 @@ pub(super) async fn start(
         }),
     };
     tracing::info!(%address, "the webhook serves");
-    let serving = server::serve(listener, tls, webhook, metrics);
+    let serving = server::serve(listener, tls, webhook, metrics, leaving);
     Ok(Some(runtime::spawn(serving)))
 }
 

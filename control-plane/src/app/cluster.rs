@@ -81,7 +81,8 @@ impl Member {
         self,
         config: &Config,
         hub: &Hub,
-        (roots, reviews): (watch::Receiver<Roots>, admission::metrics::Metrics),
+        roots: watch::Receiver<Roots>,
+        reviews: (admission::metrics::Metrics, watch::Receiver<bool>),
     ) -> anyhow::Result<(Elected, Vec<Task>)> {
         let opening = webhook::Keeper::open(self.cluster.clone(), self.clock);
         let (keys, shown) = Box::pin(opening).await.context("the webhook's key")?;

@@ -3,13 +3,13 @@
 //!
 //! `app` starts it; `status` carries it. Looks and changes nothing.
 
-use std::{io, sync::Arc};
+use std::{future::ready, io, sync::Arc};
 
 use anyhow::Context;
 use http::StatusCode;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     admission,
@@ -38,6 +38,7 @@ pub(super) async fn start(
         &kubernetes::metrics::Metrics,
     ),
     clock: Wall,
+    leaving: &watch::Receiver<bool>,
 ) -> anyhow::Result<Vec<Task>> {
     let mut tasks = Vec::new();
     if let Some(address) = config.health_listen {
@@ -54,12 +55,21 @@ pub(super) async fn start(
             source.register(&mut registry);
         }
         let (hub, registry) = (hub.clone(), Arc::new(registry));
+        let leaves = leaving.clone();
         let answers = Arc::new(move |path: &str, _: &str| {
+            if path == "/ready" && *leaves.borrow() {
+                let leaving = "leaves: others serve\n".to_owned();
+                return Box::pin(ready(Answer::text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    leaving,
+                ))) as _;
+            }
             health(path, hub.clone(), registry.clone(), source.clone())
         });
         tasks.push(runtime::spawn(status::serve(
             status::Listener::Tcp(listener),
             answers,
+            leaving.clone(),
         )));
     }
     if let Some(path) = &config.status_socket {
@@ -71,6 +81,7 @@ pub(super) async fn start(
         tasks.push(runtime::spawn(status::serve(
             status::Listener::Unix(listener),
             answers,
+            leaving.clone(),
         )));
     }
     Ok(tasks)

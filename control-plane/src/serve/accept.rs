@@ -1,12 +1,13 @@
 //! From a socket to a connection whose caller is known.
 //!
-//! TCP or a unix socket, the same TLS on both. Everything has a limit: open
-//! connections, handshakes under way, the time that one takes. What comes after
-//! is tonic, which finds the `Peer` in each request's extensions.
+//! TCP or a unix socket, the same TLS on both. Accepting never waits (`gate`):
+//! who has not proved who it is gives way to whoever comes later, and has its
+//! time; who has proved it stays. What comes after is tonic, which finds the
+//! `Peer` in each request's extensions.
 
 use std::{
     fmt, fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::Pin,
@@ -22,7 +23,7 @@ use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -30,6 +31,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     clock::Wall,
+    gate::{Gate, Limits, Pass},
     runtime::Tasks,
     serve::{
         metrics::{Metrics, Reason},
@@ -38,8 +40,21 @@ use crate::{
 };
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Each costs a signature; more at once only make all of them late.
-const HANDSHAKES: usize = 256;
+/// Handshakes under way, and callers without a certificate: as many as there
+/// are when all proxies of a large mesh come at once.
+const UNPROVED: usize = 2048;
+/// A caller without a certificate may ask for one, which takes moments.
+const WITHOUT_CERTIFICATE: Duration = Duration::from_secs(30);
+
+/// A node that hides its pods behind one address has a few hundred proxies.
+const fn limits(most: usize) -> Limits {
+    let share = most / 8;
+    Limits {
+        most,
+        most_of_one: if share < 64 { 64 } else { share },
+        most_waiting: if most < UNPROVED { most } else { UNPROVED },
+    }
+}
 
 /// Where proxies reach the control plane.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,14 +102,14 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
         match self {
             Self::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
+                let (socket, from) = listener.accept().await?;
                 socket.set_nodelay(true)?;
-                Ok(Socket::Tcp(socket))
+                Ok((Socket::Tcp(socket), Some(from.ip())))
             }
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0), None)),
         }
     }
 }
@@ -122,19 +137,15 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) async fn run(self, ready: mpsc::Sender<io::Result<Connection>>) {
-        let open = Arc::new(Semaphore::new(self.most_connections));
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let gate = Gate::new(limits(self.most_connections));
         let mut tasks = Tasks::new();
         loop {
-            let Ok(handshake) = handshakes.clone().acquire_owned().await else {
-                return;
-            };
-            let socket = tokio::select! {
+            let accepted = tokio::select! {
                 () = ready.closed() => return,
                 accepted = self.listener.accept() => accepted,
             };
-            let socket = match socket {
-                Ok(socket) => socket,
+            let (socket, from) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     // Out of descriptors, most likely: those in use have to end first.
@@ -142,28 +153,49 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Ok(slot) = open.clone().try_acquire_owned() else {
+            let Some(pass) = gate.enter(from) else {
                 self.metrics.refuse(Reason::TooMany);
                 tracing::warn!(limit = self.most_connections, "too many connections");
                 continue;
             };
             let (tls, ready) = (self.tls.borrow().clone(), ready.clone());
             let (clock, metrics) = (self.clock, self.metrics.clone());
-            tasks.spawn(async move {
-                match timeout(HANDSHAKE, shake_hands(socket, &tls, clock)).await {
-                    Ok(Ok((stream, verified))) => {
-                        let connection = Connection::new(stream, verified, slot, metrics);
-                        let _stopping = ready.send(Ok(connection)).await;
-                    }
-                    Ok(Err(refused)) => {
-                        metrics.refuse(refused.reason());
-                        tracing::debug!(error = %refused, "a handshake failed");
-                    }
-                    Err(_) => metrics.refuse(Reason::HandshakeTimeout),
-                }
-                drop(handshake);
-            });
+            tasks.spawn(let_in(socket, pass, (tls, clock, metrics), ready));
         }
+    }
+}
+
+async fn let_in(
+    socket: Socket,
+    pass: Pass,
+    (tls, clock, metrics): (Arc<Tls>, Wall, Metrics),
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    let evicted = pass.ended();
+    let shaken = tokio::select! {
+        shaken = timeout(HANDSHAKE, shake_hands(socket, &tls, clock)) => shaken,
+        () = evicted => return metrics.refuse(Reason::TooMany),
+    };
+    let (stream, verified) = match shaken {
+        Ok(Ok(shaken)) => shaken,
+        Ok(Err(refused)) => {
+            metrics.refuse(refused.reason());
+            tracing::debug!(error = %refused, "a handshake failed");
+            return;
+        }
+        Err(_) => return metrics.refuse(Reason::HandshakeTimeout),
+    };
+    let has_proved = verified.is_some();
+    if has_proved {
+        pass.keep();
+    }
+    let ended = pass.ended();
+    let connection = Connection::new(stream, verified, pass, metrics);
+    let closer = connection.peer.closer.clone();
+    let _stopping = ready.send(Ok(connection)).await;
+    if !has_proved {
+        let _either = timeout(WITHOUT_CERTIFICATE, ended).await;
+        closer.close();
     }
 }
 
@@ -246,14 +278,14 @@ pub(crate) struct Connection {
     stream: TlsStream<Socket>,
     peer: Peer,
     metrics: Metrics,
-    _slot: OwnedSemaphorePermit,
+    _pass: Pass,
 }
 
 impl Connection {
     fn new(
         stream: TlsStream<Socket>,
         verified: Option<Verified>,
-        slot: OwnedSemaphorePermit,
+        pass: Pass,
         metrics: Metrics,
     ) -> Self {
         metrics.connections.inc();
@@ -265,7 +297,7 @@ impl Connection {
             stream,
             peer,
             metrics,
-            _slot: slot,
+            _pass: pass,
         }
     }
 }

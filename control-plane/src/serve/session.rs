@@ -5,7 +5,7 @@
 //! always the newest; at most `WINDOW` wait for their acknowledgement. A proxy
 //! that says nothing for two heartbeats is disconnected, and with it its
 //! socket, which may be stuck. Ends also with the caller's certificate, its
-//! root, or its pod.
+//! root, its pod, or this replica.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) heartbeat: Duration,
     pub(crate) clock: Wall,
     pub(crate) tls: watch::Receiver<Arc<Tls>>,
+    /// Whether this replica ends now.
+    pub(crate) going: watch::Receiver<bool>,
     pub(crate) metrics: Metrics,
 }
 
@@ -121,7 +123,7 @@ impl Session {
 
     async fn carry(&mut self, requests: &mut Streaming<WatchRequest>, out: &Outgoing) -> End {
         let expiry = self.expiry();
-        let mut tls = self.context.tls.clone();
+        let (mut tls, mut going) = (self.context.tls.clone(), self.context.going.clone());
         loop {
             let wants = (self.has_work || self.heartbeat_at <= Instant::now())
                 && self.unacknowledged.len() < WINDOW;
@@ -143,6 +145,9 @@ impl Session {
                     if now_trusted.is_err() {
                         return End(Reason::RootRemoved, Status::unauthenticated("the certificate's root is no longer trusted"));
                     }
+                }
+                Ok(()) = going.changed() => {
+                    return End(Reason::Going, Status::unavailable("this replica ends: another one serves"));
                 }
                 permit = out.reserve(), if wants => {
                     let Ok(permit) = permit else { return End(Reason::Left, Status::ok("")) };

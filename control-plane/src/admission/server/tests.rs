@@ -2,7 +2,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -48,6 +51,7 @@ async fn served() -> (SocketAddr, TlsConnector, crate::runtime::Task) {
         trust_domain: "cluster.local".to_owned(),
         trust_bundle: "pem".to_owned(),
         resources: Resources::default(),
+        pull_secrets: Vec::new(),
     };
     let webhook = Webhook {
         settings: Arc::new(move || Some(settings.clone())),
@@ -56,7 +60,8 @@ async fn served() -> (SocketAddr, TlsConnector, crate::runtime::Task) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = tls(Arc::new(keys)).unwrap();
-    let serving = serve(listener, tls, webhook, Metrics::new());
+    let (_, leaving) = watch::channel(false);
+    let serving = serve(listener, tls, webhook, Metrics::new(), leaving);
     let client = TlsConnector::from(Arc::new(client));
     (address, client, crate::runtime::spawn(serving))
 }
@@ -110,13 +115,37 @@ async fn other_questions_get_no_review() {
         ("POST /inject", b"{}", "HTTP/1.1 400 Bad Request"),
         (
             "POST /validate",
-            &vec![b' '; LARGEST_REVIEW + 1],
+            &vec![b' '; 4 * 1024 * 1024 + 1],
             "HTTP/1.1 400 Bad Request",
         ),
     ] {
         let (status, _) = ask(to, line, body).await;
         assert_eq!(status, expected, "{line}");
     }
+}
+
+/// Of every kind: nothing said, no whole head, and a body that never comes.
+#[tokio::test]
+async fn silent_connections_hold_no_review_up() {
+    let (address, client, _serving) = served().await;
+    let mut silent = Vec::new();
+    let places = LIMITS.places.most;
+    for _ in 0..=places {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut stuck = Vec::new();
+    for _ in 0..=LARGE_AT_ONCE {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("weft-webhook.weft-system.svc").unwrap();
+        let mut stream = client.connect(name, stream).await.unwrap();
+        let head = "POST /inject HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stuck.push(stream);
+    }
+    let review = json!({"request": {"uid": "7", "object": {"kind": "Service"}}});
+    let body = review.to_string();
+    let (status, _) = ask((address, &client), "POST /validate", body.as_bytes()).await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
 }
 
 /// With the machine's own noise a pod still waits less than its 20 ms.
@@ -137,6 +166,7 @@ async fn a_pod_of_many_containers_is_answered_in_time() {
                 trust_domain: "d".to_owned(),
                 trust_bundle: "pem".to_owned(),
                 resources: Resources::default(),
+                pull_secrets: Vec::new(),
             })
         }),
         namespace: Arc::new(|_| Box::pin(std::future::ready(Namespace::default()))),

@@ -31,6 +31,7 @@ struct Stage {
     closer: Closer,
     hub: Hub,
     started: Instant,
+    going: watch::Sender<bool>,
     _tls: watch::Sender<Arc<Tls>>,
     _tasks: [runtime::Task; 2],
 }
@@ -72,11 +73,13 @@ async fn stage(life: u64) -> Stage {
         closer: Closer::default(),
     };
     let closer = peer.closer.clone();
+    let (going, going_out) = watch::channel(false);
     let context = Context {
         hub: hub.clone(),
         heartbeat: INTERVAL,
         clock,
         tls: tls_out,
+        going: going_out,
         metrics,
     };
     let (requests, incoming) = mpsc::channel(64);
@@ -93,6 +96,7 @@ async fn stage(life: u64) -> Stage {
         hub,
         started: Instant::now(),
         _tls: tls,
+        going,
         _tasks: [hub_task, session],
     }
 }
@@ -190,4 +194,19 @@ async fn a_session_ends_with_its_certificate() {
         (tonic::Code::Unauthenticated, "the certificate has expired")
     );
     assert_eq!(stage.started.elapsed().as_secs(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_with_its_replica() {
+    let mut stage = stage(86_400).await;
+    let first = stage.responses.recv().await.unwrap().unwrap();
+    stage.acknowledge(first.nonce).await;
+    stage.going.send_replace(true);
+    let end = loop {
+        if let Err(status) = stage.responses.recv().await.unwrap() {
+            break status;
+        }
+    };
+    assert_eq!(end.code(), tonic::Code::Unavailable);
+    assert!(stage.started.elapsed() < INTERVAL);
 }

@@ -13,6 +13,7 @@ use weft_proto::v1::{self, resource::Body};
 use crate::{
     ca::bundle::Roots,
     serve::{
+        hub::State,
         metrics::{Reason, Refused},
         tests::harness::*,
     },
@@ -38,8 +39,10 @@ async fn plaintext_and_older_tls_are_refused() {
 #[tokio::test]
 async fn more_connections_than_allowed_are_closed_and_counted() {
     let plane = Plane::limited(QUIET, 2).await;
-    let _first = plane.connect(None).await.unwrap();
-    let second = plane.connect(None).await.unwrap();
+    let proved = async || plane.connect(Some(plane.credentials("cart"))).await;
+    let _first = proved().await.unwrap();
+    let second = proved().await.unwrap();
+    eventually(async || plane.metrics.connections.get() == 2).await;
     assert!(plane.connect(None).await.is_err());
     let too_many = Refused {
         reason: Reason::TooMany,
@@ -48,6 +51,48 @@ async fn more_connections_than_allowed_are_closed_and_counted() {
     drop(second);
     eventually(async || plane.metrics.connections.get() == 1).await;
     plane.connect(None).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_prove_nothing_keep_no_proxy_out() {
+    let plane = Plane::limited(QUIET, 3).await;
+    plane.apply(shop()).await;
+    plane.hub.ask(State::synced).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(plane.address).await.unwrap());
+    }
+    let mut anonymous = Vec::new();
+    for _ in 0..8 {
+        anonymous.push(plane.connect(None).await.unwrap());
+    }
+    let mut watcher = plane.watch("cart-0").await;
+    watcher.next().await;
+    let token = plane.token("cart-0", "cart");
+    plane.certify(&token, request()).await.unwrap();
+    watcher.subscribe(v1::Kind::Service, "shop/cart").await;
+    watcher.next().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_goes_tells_its_proxies_and_takes_no_others() {
+    let plane = Plane::with_shop(QUIET).await;
+    let mut watcher = plane.watch("cart-0").await;
+    watcher.next().await;
+    plane.going.send_replace(true);
+    let told = watcher.hear().await.unwrap_err();
+    assert_eq!(told.code(), Code::Unavailable);
+    eventually(async || plane.connect(None).await.is_err()).await;
+}
+
+/// The clock is paused: what takes long here takes no time.
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_a_certificate_has_half_a_minute() {
+    let plane = Plane::with_shop(QUIET).await;
+    let _channel = plane.connect(None).await.unwrap();
+    eventually(async || plane.metrics.connections.get() == 1).await;
+    tokio::time::sleep(std::time::Duration::from_secs(31)).await;
+    eventually(async || plane.metrics.connections.get() == 0).await;
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ pub(crate) struct Plane {
     pub(crate) address: SocketAddr,
     _roots: watch::Sender<Roots>,
     pub(crate) tls: watch::Sender<Arc<Tls>>,
+    pub(crate) going: watch::Sender<bool>,
     pub(crate) metrics: Metrics,
     _tasks: [Task; 2],
 }
@@ -112,6 +113,7 @@ impl Plane {
         let tls_of_first = tls_of(&authority, &first);
         let (roots, roots_out) = watch::channel(first.clone());
         let (tls, tls_out) = watch::channel(tls_of_first);
+        let (going, going_out) = watch::channel(false);
         let (hub, run_hub) = Hub::new(State::new(Index::new(&[]), DOMAIN, first, metrics.clone()));
         let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap()))
             .await
@@ -139,10 +141,11 @@ impl Plane {
             heartbeat,
             clock,
             tls: tls_out,
+            going: going_out.clone(),
             metrics: metrics.clone(),
         });
         let serve = async move {
-            crate::serve::run(acceptor, service, discovery)
+            crate::serve::run(acceptor, service, discovery, going_out)
                 .await
                 .unwrap()
         };
@@ -154,6 +157,7 @@ impl Plane {
             address,
             _roots: roots,
             tls,
+            going,
             metrics,
             _tasks: tasks,
         }
