@@ -103,10 +103,7 @@ impl Trust {
             clock,
         );
         let roots = content.in_force(&[]);
-        let tokens = Arc::new(Reviews {
-            cluster: keeper.cluster.clone(),
-            clock,
-        });
+        let tokens = Arc::new(Reviews::new(keeper.cluster.clone(), clock));
         let (content, followed) = watch::channel(Some(Arc::new(content)));
         let source = Source::Cluster(Box::new(keeper), content);
         let trust = Self::new(config, authority, tokens, roots, source, metrics)?;

@@ -4,7 +4,7 @@
 //! name; beside that, fixed answers and failures. No admission, no defaults.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     sync::{Arc, Mutex},
 };
@@ -26,6 +26,7 @@ struct Inner {
     objects: Mutex<HashMap<String, Value>>,
     answers: Mutex<HashMap<String, Value>>,
     failures: Mutex<HashMap<String, u16>>,
+    stalled: Mutex<HashSet<String>>,
     asked: Mutex<Vec<(String, Value)>>,
     removed: Mutex<HashMap<String, u64>>,
     version: Mutex<u64>,
@@ -68,6 +69,11 @@ impl Fake {
             .lock()
             .unwrap()
             .insert(path.to_owned(), status);
+    }
+
+    /// This path is never answered.
+    pub(crate) fn stall(&self, path: &str) {
+        self.0.stalled.lock().unwrap().insert(path.to_owned());
     }
 
     pub(crate) fn heal(&self) {
@@ -128,6 +134,10 @@ impl Fake {
                 .unwrap()
                 .push((path.clone(), body.clone()));
         }
+        let is_stalled = self.0.stalled.lock().unwrap().contains(&path);
+        if is_stalled {
+            std::future::pending::<()>().await;
+        }
         let failure = self.0.failures.lock().unwrap().get(&path).copied();
         if let Some(code) = failure {
             return status(code);
@@ -141,9 +151,10 @@ impl Fake {
             (Method::PATCH, _) => self.merge(path.trim_end_matches("/status"), &body),
             (Method::GET, _) if query.contains("watch=true") => self.watch(&path, &query).await,
             (Method::GET, _) if query.contains("fieldSelector") => self.list(&path, &query),
-            (Method::GET, _) => self
-                .object(&path)
-                .map_or_else(|| status(404), |it| answer(&it)),
+            (Method::GET, _) => match self.object(&path).or_else(|| self.of_all(&path)) {
+                Some(found) => answer(&found),
+                None => status(404),
+            },
             _ => status(405),
         }
     }
@@ -181,6 +192,19 @@ impl Fake {
         merge(&mut now, patch);
         self.put(path, now);
         answer(&self.object(path).unwrap_or_default())
+    }
+
+    /// The objects of a kind in all namespaces, if there are any.
+    fn of_all(&self, path: &str) -> Option<Value> {
+        let (group, plural) = path.rsplit_once('/')?;
+        let objects = self.0.objects.lock().unwrap();
+        let found = objects.iter().filter(|(at, _)| {
+            let below = at.strip_prefix(group).unwrap_or_default();
+            let parts: Vec<_> = below.split('/').collect();
+            matches!(parts.as_slice(), ["", "namespaces", _, it, _] if *it == plural)
+        });
+        let items: Vec<Value> = found.map(|(_, object)| object.clone()).collect();
+        (!items.is_empty()).then(|| json!({"metadata": {}, "items": items}))
     }
 
     fn list(&self, collection: &str, query: &str) -> Response<Full<Bytes>> {

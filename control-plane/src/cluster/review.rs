@@ -3,7 +3,11 @@
 //! Behind `serve::identity`'s trait. A TokenReview says yes for pods that have
 //! finished and for some that have just been deleted, so its word alone is not
 //! enough: the pod's UID, account, phase and deletion are judged too. No answer
-//! is kept: a yes is good for one certificate.
+//! is kept: a yes is good for one certificate. Whoever reaches the port can ask,
+//! so what can't be a token (`shape`) never reaches the API server, and the rest
+//! a few at a time.
+
+use std::time::Duration;
 
 use k8s_openapi::{
     api::{
@@ -13,6 +17,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, api::PostParams};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use crate::{
     clock::Wall,
@@ -25,20 +33,45 @@ use crate::{
 const AUDIENCE: &str = "weft";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
-/// Bound tokens are about 1 KiB; an API server refuses what is much longer.
-const LONGEST: usize = 16 * 1024;
+/// Of one replica's questions; an API server has others to serve.
+const AT_ONCE: usize = 32;
+/// For one's turn; a proxy asks again.
+const TURN: Duration = Duration::from_secs(3);
+
+mod shape;
 
 pub(crate) struct Reviews {
-    pub(crate) cluster: Cluster,
-    pub(crate) clock: Wall,
+    cluster: Cluster,
+    clock: Wall,
+    turns: Semaphore,
+}
+
+impl Reviews {
+    pub(crate) fn new(cluster: Cluster, clock: Wall) -> Self {
+        Self {
+            cluster,
+            clock,
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Unverified> {
+        match timeout(TURN, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => {
+                let busy = "too many tokens are being reviewed: ask again".to_owned();
+                Err(Unverified::Unavailable(busy))
+            }
+        }
+    }
 }
 
 impl Tokens for Reviews {
     fn verify<'a>(&'a self, token: &'a str) -> Asking<'a, Bearer> {
         Box::pin(async move {
-            if token.is_empty() || token.len() > LONGEST {
-                return Err(Unverified::Refused("no token, or one too long".to_owned()));
-            }
+            shape::check(token, self.clock.seconds())
+                .map_err(|why| Unverified::Refused(format!("token refused: {why}")))?;
+            let _turn = self.turn().await?;
             let review = TokenReview {
                 spec: TokenReviewSpec {
                     audiences: Some(vec![AUDIENCE.to_owned()]),
@@ -58,6 +91,7 @@ impl Tokens for Reviews {
         Box::pin(async move {
             let client = self.cluster.client.clone();
             let pods: Api<Pod> = Api::namespaced(client, &bearer.pod.namespace);
+            let _turn = self.turn().await?;
             let pod = call(pods.get_opt(&bearer.pod.name)).await;
             let pod = pod.map_err(|error| unavailable("reading the pod", &error))?;
             Ok(judge_pod(pod.as_ref(), bearer, self.clock))

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    shape::tests::{claims, token},
+    *,
+};
 use crate::cluster::fake::Fake;
 
 const NOW: u64 = 1_800_000_000;
@@ -113,10 +116,7 @@ async fn only_the_bearers_own_pod_that_has_not_ended_runs() {
 }
 
 fn reviews(fake: &Fake) -> Reviews {
-    Reviews {
-        cluster: fake.cluster(),
-        clock: Wall::System,
-    }
+    Reviews::new(fake.cluster(), Wall::System)
 }
 
 #[tokio::test]
@@ -126,12 +126,13 @@ async fn the_api_server_is_asked_for_our_audience() {
         "/apis/authentication.k8s.io/v1/tokenreviews",
         json!({"spec": {}, "status": yes()}),
     );
-    let bearer = reviews(&fake).verify("a-token").await.unwrap();
+    let token = token(&claims());
+    let bearer = reviews(&fake).verify(&token).await.unwrap();
     assert_eq!(bearer.pod, Name::new("shop", "cart-0"));
     let asked = fake.last("/apis/authentication.k8s.io/v1/tokenreviews");
     assert_eq!(
         asked["spec"],
-        json!({"audiences": ["weft"], "token": "a-token"})
+        json!({"audiences": ["weft"], "token": token})
     );
 }
 
@@ -139,8 +140,33 @@ async fn the_api_server_is_asked_for_our_audience() {
 async fn an_api_server_that_fails_is_no_refusal() {
     let fake = Fake::default();
     fake.fail("/apis/authentication.k8s.io/v1/tokenreviews", 500);
-    let error = reviews(&fake).verify("a-token").await.unwrap_err();
+    let error = reviews(&fake).verify(&token(&claims())).await.unwrap_err();
     assert!(matches!(error, Unverified::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_can_be_no_token_never_reaches_the_api_server() {
+    let fake = Fake::default();
+    let reviews = reviews(&fake);
+    let mut foreign = claims();
+    foreign["aud"] = json!(["kubernetes"]);
+    for forged in ["", "a-token", &token(&foreign)] {
+        let refused = reviews.verify(forged).await.unwrap_err();
+        assert!(matches!(refused, Unverified::Refused(_)), "{refused:?}");
+    }
+    assert_eq!(fake.count("/apis/authentication.k8s.io/v1/tokenreviews"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_reviewed_a_few_at_a_time_and_nobody_waits_for_long() {
+    let fake = Fake::default();
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    fake.stall(path);
+    let (reviews, token) = (reviews(&fake), token(&claims()));
+    let all = futures_util::future::join_all((0..100).map(|_| reviews.verify(&token))).await;
+    let unavailable = |it: &Result<Bearer, _>| matches!(it, Err(Unverified::Unavailable(_)));
+    assert!(all.iter().all(unavailable), "{all:?}");
+    assert_eq!(fake.count(path), AT_ONCE, "the others gave up before");
 }
 
 #[tokio::test]
