@@ -306,6 +306,8 @@ pub struct FileProblem {
     pub field: String,
     pub message: String,
     pub remedy: String,
+    /// What is answered to the object, where somebody reads its status.
+    pub verdict: Option<Verdict>,
 }
 
 /// Something an object says that can't hold; the rest of it, or its last good

@@ -4,7 +4,12 @@
 //! how: read, replace the entries that are ours, leave those of others as they
 //! are, and write back with the version that was read. What already stands
 //! there is not written. An answer is written within a second or two of its
-//! change; mere counts of proxies at most every ten seconds an object.
+//! change; mere counts of proxies at most every ten seconds an object. Once a
+//! minute, and by a new holder at once, everything is looked through: what
+//! somebody else has overwritten is said again, and what nobody says any more is
+//! taken back.
+
+mod entries;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -23,9 +28,10 @@ use tokio::{
 use crate::{
     clock::Wall,
     cluster::{Cluster, Failure, call},
-    model::{CONTROLLER, Condition, ConditionKind, Entry, Key, Kind, Reason, Reference, Verdict},
+    model::{Condition, ConditionKind, Key, Kind, Name, Reason, Verdict},
     serve::hub::Hub,
 };
+use entries::{list_name, merged};
 
 /// How often the hub is asked whether anything is different.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +39,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const COUNTS: Duration = Duration::from_secs(10);
 /// Until a write that came to nothing is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Until all objects are looked through again.
+const LOOK_THROUGH: Duration = Duration::from_secs(60);
+/// Objects on one page of that.
+const PAGE: u32 = 500;
 /// At once; an API server has others to serve.
 const WRITES: usize = 8;
 /// Somebody else wrote meanwhile: as often it is read again.
@@ -54,6 +64,17 @@ struct Said {
     failed: Option<Instant>,
 }
 
+impl Said {
+    /// It is not known what.
+    fn something() -> Self {
+        Self {
+            verdict: Some(Verdict::default()),
+            counts: None,
+            failed: None,
+        }
+    }
+}
+
 impl Writer {
     /// Until the process ends.
     pub(crate) async fn run(mut self) {
@@ -66,7 +87,7 @@ impl Writer {
     async fn while_holding(&mut self) {
         let mut said: HashMap<Key, Said> = HashMap::new();
         let mut answers: HashMap<Key, Verdict> = HashMap::new();
-        let mut seen = 0;
+        let (mut seen, mut look_through_at) = (0, Instant::now());
         while *self.holds.borrow() {
             let asked = self.hub.ask(move |state| state.answers(seen)).await;
             match asked {
@@ -75,12 +96,77 @@ impl Writer {
                 Err(_stopping) => return,
             }
             if seen > 0 {
+                if look_through_at <= Instant::now() {
+                    let again = match self.look_through(&answers, &mut said).await {
+                        Ok(()) => LOOK_THROUGH,
+                        Err(error) => {
+                            tracing::warn!(%error, "what stands in statuses could not be read and is tried again");
+                            AGAIN
+                        }
+                    };
+                    look_through_at = Instant::now() + again;
+                }
                 self.write_due(&answers, &mut said).await;
             }
             tokio::select! {
                 () = sleep(LOOK) => {}
                 _lost_or_ended = self.holds.wait_for(|it| !*it) => return,
             }
+        }
+    }
+
+    /// Where another word stands than ours, ours has not been said.
+    async fn look_through(
+        &self,
+        answers: &HashMap<Key, Verdict>,
+        said: &mut HashMap<Key, Said>,
+    ) -> Result<(), Failure> {
+        for kind in ANSWERED {
+            let Some(resource) = resource(kind) else {
+                continue;
+            };
+            let objects: Api<DynamicObject> = Api::all_with(self.cluster.client.clone(), &resource);
+            let mut page = ListParams::default().limit(PAGE);
+            loop {
+                let list = match call(objects.list(&page)).await {
+                    // The cluster has no such kind.
+                    Err(error) if error.is_not_found() => break,
+                    list => list?,
+                };
+                for object in &list.items {
+                    self.compare(kind, object, answers, said);
+                }
+                page.continue_token = list.metadata.continue_.filter(|it| !it.is_empty());
+                if page.continue_token.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &self,
+        kind: Kind,
+        object: &DynamicObject,
+        answers: &HashMap<Key, Verdict>,
+        said: &mut HashMap<Key, Said>,
+    ) {
+        let part = |it: &Option<String>| it.clone().unwrap_or_default();
+        let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
+        let key = Key {
+            kind,
+            name: Name::new(&part(namespace), &part(name)),
+        };
+        let status = object.data.get("status").unwrap_or(&Value::Null);
+        let answer = answers.get(&key);
+        if merged(kind, status, answer, &self.now()).is_none() {
+            return;
+        }
+        match answer {
+            Some(_) => drop(said.remove(&key)),
+            // A holder before us has said it.
+            None => drop(said.insert(key, Said::something())),
         }
     }
 
@@ -162,6 +248,13 @@ impl Writer {
     }
 }
 
+const ANSWERED: [Kind; 4] = [
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::BackendPolicy,
+    Kind::AccessPolicy,
+];
+
 fn resource(kind: Kind) -> Option<ApiResource> {
     const GATEWAY: (&str, &str) = ("gateway.networking.k8s.io", "v1");
     const OURS: (&str, &str) = ("weft.dev", "v1alpha1");
@@ -210,116 +303,6 @@ fn differs_in_counts(one: &Verdict, other: &Verdict) -> bool {
         verdict
     };
     one != other && without(one) == without(other)
-}
-
-const fn list_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::HttpRoute | Kind::GrpcRoute => "parents",
-        _ => "ancestors",
-    }
-}
-
-const fn reference_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::HttpRoute | Kind::GrpcRoute => "parentRef",
-        _ => "ancestorRef",
-    }
-}
-
-/// RouteStatus.parents and PolicyStatus.ancestors.
-const fn most(kind: Kind) -> usize {
-    match kind {
-        Kind::HttpRoute | Kind::GrpcRoute => 32,
-        _ => 16,
-    }
-}
-
-/// The entries of everybody, ours as they should be. `None`: they are so.
-fn merged(kind: Kind, status: &Value, verdict: Option<&Verdict>, now: &str) -> Option<Vec<Value>> {
-    let none = Vec::new();
-    let held = status.get(list_name(kind)).and_then(Value::as_array);
-    let held = held.unwrap_or(&none);
-    let is_ours =
-        |it: &&Value| it.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER);
-    let mut list: Vec<Value> = held.iter().filter(|it| !is_ours(it)).cloned().collect();
-    for entry in verdict.iter().flat_map(|it| &it.entries) {
-        let reference = reference_value(&entry.reference);
-        let before = held
-            .iter()
-            .filter(is_ours)
-            .find(|it| it.get(reference_name(kind)) == Some(&reference));
-        let generation = verdict.map_or(0, |it| it.generation);
-        let conditions = conditions(entry, generation, before, now);
-        if list.len() < most(kind) {
-            list.push(json!({
-                reference_name(kind): reference,
-                "controllerName": CONTROLLER,
-                "conditions": conditions,
-            }));
-        }
-    }
-    let same = list.len() == held.len() && list.iter().all(|it| held.contains(it));
-    (!same).then_some(list)
-}
-
-/// As it is written in the object, which is what it is found by.
-fn reference_value(it: &Reference) -> Value {
-    let mut value = json!({"name": it.name});
-    let parts = [
-        ("group", it.group.as_ref()),
-        ("kind", it.kind.as_ref()),
-        ("namespace", it.namespace.as_ref()),
-        ("sectionName", it.section.as_ref()),
-    ];
-    for (name, part) in parts {
-        if let Some(part) = part {
-            value[name] = json!(part);
-        }
-    }
-    if let Some(port) = it.port {
-        value["port"] = json!(port);
-    }
-    value
-}
-
-/// "MUST NOT overwrite a condition with a greater observedGeneration", and types
-/// that we don't write are not ours to remove.
-fn conditions(entry: &Entry, generation: i64, before: Option<&Value>, now: &str) -> Vec<Value> {
-    let none = Vec::new();
-    let before = before.and_then(|it| it.get("conditions")?.as_array());
-    let before = before.unwrap_or(&none);
-    let of = |kind: &str| before.iter().find(|it| text(it, "type") == kind);
-    let observed = |it: &Value| it.get("observedGeneration").and_then(Value::as_i64);
-    let mut conditions: Vec<Value> = Vec::new();
-    for it in &entry.conditions {
-        let last = of(it.kind.as_str());
-        if let Some(newer) = last.filter(|last| observed(last) > Some(generation)) {
-            conditions.push(newer.clone());
-            continue;
-        }
-        let status = if it.holds { "True" } else { "False" };
-        let same = last.filter(|last| text(last, "status") == status);
-        let since = same.map_or(now, |last| text(last, "lastTransitionTime"));
-        conditions.push(json!({
-            "type": it.kind.as_str(),
-            "status": status,
-            "reason": it.reason.as_str(),
-            "message": it.message,
-            "observedGeneration": generation,
-            "lastTransitionTime": since,
-        }));
-    }
-    let ours = |it: &&Value| {
-        ConditionKind::ALL
-            .iter()
-            .any(|kind| kind.as_str() == text(it, "type"))
-    };
-    conditions.extend(before.iter().filter(|it| !ours(it)).cloned());
-    conditions
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

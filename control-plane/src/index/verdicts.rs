@@ -47,7 +47,8 @@ fn of_route(tables: &Tables, route: &Route) -> Option<Verdict> {
             }
         })
         .collect();
-    (!entries.is_empty()).then_some(Verdict {
+    (!entries.is_empty()).then(|| Verdict {
+        uid: route.uid.clone(),
         generation: route.generation,
         entries,
     })
@@ -202,6 +203,7 @@ fn of_backend_policy(tables: &Tables, policy: &BackendPolicyObject) -> Verdict {
         ancestor("Service", &target, holds, reason, message)
     });
     Verdict {
+        uid: policy.uid.clone(),
         generation: policy.generation,
         entries: entries.collect(),
     }
@@ -227,6 +229,7 @@ fn of_access_policy(tables: &Tables, policy: &AccessPolicy) -> Verdict {
     };
     let target = Name::new("", namespace);
     Verdict {
+        uid: policy.uid.clone(),
         generation: policy.generation,
         entries: vec![ancestor(
             "Namespace",

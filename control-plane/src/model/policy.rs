@@ -10,6 +10,8 @@ use super::{Labels, Name};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendPolicyObject {
     pub name: Name,
+    /// `metadata.uid`; empty where the source knows none.
+    pub uid: String,
     pub created_milliseconds: i64,
     /// `metadata.generation`; 0 where the source knows none.
     pub generation: i64,
@@ -84,6 +86,8 @@ pub enum LoadBalancing {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AccessPolicy {
     pub name: Name,
+    /// `metadata.uid`; empty where the source knows none.
+    pub uid: String,
     /// `metadata.generation`; 0 where the source knows none.
     pub generation: i64,
     pub targets: Vec<AccessTarget>,

@@ -12,6 +12,8 @@ use super::{BackendName, Key, Kind, Name, Reason, Reference};
 pub struct Route {
     pub kind: RouteKind,
     pub name: Name,
+    /// `metadata.uid`; empty where the source knows none.
+    pub uid: String,
     pub created_milliseconds: i64,
     /// `metadata.generation`; 0 where the source knows none.
     pub generation: i64,

@@ -9,14 +9,16 @@ pub const CONTROLLER: &str = "weft.dev/mesh";
 
 /// Of a route: an entry for each parent that is a Service. Of a policy: for
 /// each ancestor.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Verdict {
-    /// Of the object that was judged.
+    /// Of the object that was judged: one that was deleted and made again is
+    /// another one, which nothing was said to.
+    pub uid: String,
     pub generation: i64,
     pub entries: Vec<Entry>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Entry {
     pub reference: Reference,
     pub conditions: Vec<Condition>,
@@ -33,7 +35,7 @@ pub struct Reference {
     pub port: Option<i32>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Condition {
     pub kind: ConditionKind,
     pub holds: bool,

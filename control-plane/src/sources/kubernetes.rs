@@ -16,6 +16,7 @@ mod reflect;
 #[cfg(test)]
 mod tests;
 mod told;
+mod unread;
 mod wire;
 
 use kube::Client;

@@ -1,8 +1,11 @@
-use super::*;
+use super::{entries::text, *};
 use crate::{
     cluster::fake::Fake,
     index::Index,
-    model::{Event, Match, Name, Object, Parent, Route, Rule, Service, ServicePort},
+    model::{
+        CONTROLLER, Entry, Event, Match, Object, Parent, Reference, Route, Rule, Service,
+        ServicePort,
+    },
     runtime::{self, Task},
     serve::{hub::State, metrics::Metrics},
 };
@@ -33,6 +36,7 @@ fn verdict(generation: i64, holds: bool) -> Verdict {
         message: "said".to_owned(),
     };
     Verdict {
+        uid: String::new(),
         generation,
         entries: vec![Entry {
             reference: reference(),
@@ -356,4 +360,67 @@ async fn a_write_that_fails_is_tried_again_and_a_deleted_object_is_left_alone() 
     world.fake.remove(PATH);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.fake.count(STATUS), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_was_made_again_is_answered_at_once_although_all_of_it_is_the_same() {
+    let world = world().await;
+    world.holds.send_replace(true);
+    assert_eq!(
+        text(&world.after(2).await["parents"][0], "controllerName"),
+        CONTROLLER
+    );
+    // As quick as a script; what was seen of it is one change.
+    world.fake.remove(PATH);
+    world.fake.put(
+        PATH,
+        json!({"metadata": {"name": "cart", "namespace": "shop", "generation": 4}}),
+    );
+    let again = Route {
+        uid: "another".to_owned(),
+        ..route(4)
+    };
+    world.apply(Event::Apply(Object::Route(again))).await;
+    let status = world.after(2).await;
+    assert_eq!(text(&status["parents"][0], "controllerName"), CONTROLLER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_somebody_overwrote_is_said_again_within_a_minute() {
+    let world = world().await;
+    world.holds.send_replace(true);
+    let status = world.after(2).await;
+    let others = entry("example.com/gateway", &[]);
+    let metadata = json!({"name": "cart", "namespace": "shop", "generation": 4});
+    let overwritten = json!({"metadata": metadata, "status": {"parents": [others]}});
+    world.fake.put(PATH, overwritten);
+    let repaired = world.after(62).await;
+    assert_eq!(repaired["parents"][0], others);
+    let (ours, before) = (&repaired["parents"][1], &status["parents"][0]);
+    assert_eq!(ours["parentRef"], before["parentRef"]);
+    assert_eq!(ours["conditions"][0]["reason"], "Accepted");
+    assert_eq!(world.fake.count(STATUS), 2, "and not over and over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_holder_takes_back_what_another_said_and_nobody_says_now() {
+    let world = world().await;
+    let path = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/edge";
+    let others = entry("example.com/gateway", &[]);
+    let ours = entry(CONTROLLER, &[condition("Accepted", "True", 1, BEFORE)]);
+    // Its parents are gateways now.
+    let edge = json!({
+        "metadata": {"name": "edge", "namespace": "shop", "generation": 2},
+        "status": {"parents": [ours, others]},
+    });
+    world.fake.put(path, edge);
+    world.after(60).await;
+    assert_eq!(
+        world.fake.object(path).unwrap()["status"]["parents"][0],
+        ours
+    );
+    world.holds.send_replace(true);
+    world.after(2).await;
+    let status = world.fake.object(path).unwrap()["status"].clone();
+    assert_eq!(status["parents"], json!([others]));
 }

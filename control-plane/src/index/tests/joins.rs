@@ -308,6 +308,7 @@ fn the_older_service_keeps_a_contested_address() {
 fn access_policies_add_up_and_hold_for_their_ports() {
     let policy = |policy: &str, target, ports: &[u16], strict, deny: &[bool]| {
         Object::AccessPolicy(AccessPolicy {
+            uid: String::new(),
             name: name(policy),
             generation: 0,
             targets: vec![target],

@@ -247,6 +247,7 @@ fn any_route() -> impl Strategy<Value = Object> {
                     }
                 }
                 Object::Route(Route {
+                    uid: String::new(),
                     kind,
                     name,
                     created_milliseconds,
@@ -264,6 +265,7 @@ fn any_backend_policy() -> impl Strategy<Value = Object> {
     (any_name(), 0..2i64, targets, 0..3u32).prop_map(
         |(name, created_milliseconds, targets, attempts)| {
             Object::BackendPolicy(BackendPolicyObject {
+                uid: String::new(),
                 name,
                 created_milliseconds,
                 generation: 0,
@@ -299,6 +301,7 @@ fn any_access_policy() -> impl Strategy<Value = Object> {
     )
         .prop_map(|(name, targets, ports, strict, rules)| {
             Object::AccessPolicy(AccessPolicy {
+                uid: String::new(),
                 name,
                 generation: 0,
                 targets,

@@ -35,7 +35,15 @@ impl State {
             return None;
         }
         let followers = self.followers();
-        let answers = self.index.verdicts().map(|(key, verdict)| {
+        // What could not be taken is answered for what it is now, whatever of
+        // it still holds.
+        let mut all: BTreeMap<&Key, &Verdict> = self.index.verdicts().collect();
+        all.extend(
+            self.file_problems
+                .iter()
+                .filter_map(|it| Some((it.object.as_ref()?, it.verdict.as_ref()?))),
+        );
+        let answers = all.into_iter().map(|(key, verdict)| {
             let mut verdict = verdict.clone();
             let generation = verdict.generation;
             for entry in &mut verdict.entries {

@@ -87,6 +87,9 @@ impl State {
     }
 
     pub(crate) fn set_file_problems(&mut self, problems: Vec<FileProblem>) {
+        if problems != self.file_problems {
+            self.stir();
+        }
         self.file_problems = problems;
         self.count_problems();
     }

@@ -307,5 +307,6 @@ fn problem(
         field: refusal.field,
         message: refusal.message,
         remedy: refusal.remedy,
+        verdict: None,
     }
 }

@@ -143,10 +143,12 @@ impl Watched {
                 Object::ServiceRange(service_range::convert(&typed::<ServiceCIDR>(value)?)?)
             }
             Kind::Service => Object::Service(service::convert(&typed::<Service>(value)?)?),
-            Kind::Pod if self.metadata_only => Object::Pod(without_proxy(&value)),
+            Kind::Pod if self.metadata_only || !has_proxy(&value) => {
+                Object::Pod(without_proxy(&value))
+            }
             Kind::Pod => Object::Pod(model::Pod {
-                // The webhook's label selected it: whatever labels say by now,
-                // this pod was given a proxy.
+                // The webhook's label selected it and the proxy is there:
+                // whatever other labels say by now, this pod was given it.
                 inject: Some(true),
                 ..pod::convert(&typed::<Pod>(value)?)?
             }),
@@ -209,6 +211,15 @@ fn has_addresses(value: &Value) -> bool {
 fn of_a_service(kind: RouteKind, value: &Value) -> Option<Object> {
     let route = route::of_cluster(kind, value)?;
     (!route.parents.is_empty()).then_some(Object::Route(route))
+}
+
+/// Anybody can write the label; callers that expect mTLS from a pod without a
+/// proxy would reach nobody.
+fn has_proxy(pod: &Value) -> bool {
+    let containers = pod
+        .pointer("/spec/initContainers")
+        .and_then(Value::as_array);
+    containers.is_some_and(|all| all.iter().any(|it| text(it, "/name") == pod::PROXY))
 }
 
 /// That it has none is all that is kept: its addresses are its slices' word.

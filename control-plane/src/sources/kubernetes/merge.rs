@@ -4,7 +4,8 @@
 //! then all of it, in the order of the table and in parts, so that whoever
 //! applies them is not held up for long. A pod that two watches know (its label
 //! has changed, and the watches are not in step) is what the watch of those with
-//! a proxy says: the mistake would be plaintext.
+//! a proxy says: the mistake would be plaintext. While a kind can't be read, the
+//! others wait for it, with the newest of each object.
 //!
 //! Pure: news in, updates out.
 
@@ -34,7 +35,39 @@ pub(super) struct Merge {
 #[derive(Debug, Default)]
 struct Waiting {
     events: Vec<Event>,
+    /// As many as there may be before the outdated ones are left out.
+    most: usize,
     is_whole: bool,
+}
+
+/// Fewer are not looked through.
+const FEW: usize = 4_096;
+
+impl Waiting {
+    /// A kind that can't be read for hours may keep others waiting that change
+    /// all the time: what is kept is at most twice what there is.
+    fn push(&mut self, events: &mut Vec<Event>) {
+        self.events.append(events);
+        if self.events.len() <= self.most.max(FEW) {
+            return;
+        }
+        let mut seen = HashSet::new();
+        let mut newest: Vec<Event> = mem::take(&mut self.events)
+            .into_iter()
+            .rev()
+            .filter(|it| match it {
+                Event::Apply(object) => seen.insert(object.key()),
+                // Of what was never told, no end has to be told.
+                Event::Delete(key) => {
+                    seen.insert(key.clone());
+                    false
+                }
+            })
+            .collect();
+        newest.reverse();
+        self.most = 2 * newest.len();
+        self.events = newest;
+    }
 }
 
 impl Merge {
@@ -63,12 +96,17 @@ impl Merge {
             if watched.kind == Kind::Pod {
                 one.events = self.pods.settle(watched.metadata_only, one.events);
             }
-            match self.waiting.as_mut().and_then(|all| all.get_mut(one.at)) {
-                Some(waiting) => {
-                    waiting.events.append(&mut one.events);
-                    waiting.is_whole |= one.is_whole;
-                }
-                None => events.append(&mut one.events),
+            let Some(all) = &mut self.waiting else {
+                events.append(&mut one.events);
+                continue;
+            };
+            if let Some(waiting) = all.get_mut(one.at) {
+                waiting.is_whole |= one.is_whole;
+            }
+            // Two watches of one kind tell of the same objects: in one order.
+            let first = self.watched.iter().position(|it| it.kind == watched.kind);
+            if let Some(waiting) = all.get_mut(first.unwrap_or(one.at)) {
+                waiting.push(&mut one.events);
             }
         }
         match self.waiting.take() {
@@ -151,5 +189,98 @@ impl Pods {
             }
             other => Some(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Key, Service},
+        sources::kubernetes::kinds::WATCHED,
+    };
+
+    fn row(label: &str) -> usize {
+        WATCHED.iter().position(|it| it.label == label).unwrap()
+    }
+
+    fn news(label: &str, events: Vec<Event>) -> News {
+        News {
+            at: row(label),
+            events,
+            ..News::default()
+        }
+    }
+
+    fn whole(merge: &mut Merge) -> Vec<Event> {
+        let all = (0..WATCHED.len()).map(|at| News {
+            at,
+            is_whole: true,
+            ..News::default()
+        });
+        let updates = merge.take(all.collect());
+        updates.into_iter().flat_map(|it| it.events).collect()
+    }
+
+    fn service(name: &str, created_milliseconds: i64) -> Event {
+        Event::Apply(Object::Service(Service {
+            name: Name::new("shop", name),
+            created_milliseconds,
+            ..Service::default()
+        }))
+    }
+
+    fn gone(kind: Kind, name: &str) -> Event {
+        Event::Delete(Key {
+            kind,
+            name: Name::new("shop", name),
+        })
+    }
+
+    #[test]
+    fn whoever_waits_long_keeps_the_newest_of_each_object_alone() {
+        let mut merge = Merge::new(&WATCHED);
+        merge.take(vec![news("services", vec![service("stays", 0)])]);
+        for round in 1..=10 * i64::try_from(FEW).unwrap() {
+            // Made, gone, and another one next time; and one that changes.
+            let name = format!("short-{round}");
+            let events = vec![
+                service(&name, 0),
+                gone(Kind::Service, &name),
+                service("changes", round),
+            ];
+            assert!(merge.take(vec![news("services", events)]).is_empty());
+            let waiting = merge.waiting.as_ref().unwrap();
+            let most = waiting.iter().map(|it| it.events.len()).max();
+            assert!(most.unwrap() <= FEW + 3, "{most:?}");
+        }
+        let told = whole(&mut merge);
+        let last = 10 * i64::try_from(FEW).unwrap();
+        assert!(told.contains(&service("stays", 0)));
+        let newest = told.iter().rfind(
+            |it| matches!(it, Event::Apply(Object::Service(it)) if it.name.name == "changes"),
+        );
+        assert_eq!(newest, Some(&service("changes", last)));
+    }
+
+    /// Two watches tell of it, and both wait.
+    #[test]
+    fn a_pod_that_came_back_with_a_proxy_before_anything_was_told_has_one() {
+        let pod = |inject: bool| {
+            Event::Apply(Object::Pod(Pod {
+                name: Name::new("shop", "web-0"),
+                inject: Some(inject),
+                ..Pod::default()
+            }))
+        };
+        let mut merge = Merge::new(&WATCHED);
+        for (label, event) in [
+            ("unmeshed-pods", pod(false)),
+            ("pods", pod(true)),
+            ("unmeshed-pods", gone(Kind::Pod, "web-0")),
+        ] {
+            merge.take(vec![news(label, vec![event])]);
+        }
+        assert_eq!(whole(&mut merge).last(), Some(&pod(true)));
     }
 }

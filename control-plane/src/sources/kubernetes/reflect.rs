@@ -98,7 +98,8 @@ impl Reflector {
                 }
                 continue;
             };
-            if matches!(fault, Fault::Expired | Fault::Silent(_)) {
+            // What was refused would be refused again.
+            if matches!(fault, Fault::Expired | Fault::Silent(_) | Fault::Refused(_)) {
                 self.version = None;
             }
             self.health().fail();

@@ -1,6 +1,7 @@
 //! The source over an API server that misbehaves on demand; time is paused.
 
 mod fake;
+mod refused;
 mod scale;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -102,12 +103,16 @@ fn service(name: &str) -> Value {
 }
 
 fn pod(name: &str, uid: &str, is_meshed: bool) -> Value {
+    let proxy = json!({"name": "weft-proxy", "restartPolicy": "Always"});
     json!({
         "metadata": {
             "name": name, "namespace": "shop", "uid": uid,
             "labels": {"weft.dev/injected": is_meshed.to_string()},
         },
-        "spec": {"serviceAccountName": "cart", "containers": [], "nodeName": "n"},
+        "spec": {
+            "serviceAccountName": "cart", "nodeName": "n", "containers": [],
+            "initContainers": if is_meshed { vec![proxy] } else { Vec::new() },
+        },
         "status": {"podIP": "10.244.0.7", "phase": "Running"},
     })
 }

@@ -15,9 +15,10 @@ use serde_json::Value;
 use super::{
     closed,
     kinds::{self, Watched},
+    unread,
 };
 use crate::{
-    model::{Event, FileProblem, Key, Kind, Name, Object},
+    model::{Event, FileProblem, Key, Kind, Name, Object, Verdict},
     sources::manifest::Refusal,
 };
 
@@ -56,6 +57,8 @@ struct Entry {
     seen: u32,
     is_told: bool,
     is_refused: bool,
+    /// What was told is not its word but that it denies.
+    is_closed: bool,
 }
 
 impl Told {
@@ -106,15 +109,18 @@ impl Told {
     pub(super) fn apply(&mut self, value: Value, news: &mut News) {
         let name = kinds::name(&value);
         let version: Box<str> = kinds::text(&value, "/metadata/resourceVersion").into();
-        let (mut is_told, mut was_refused) = (false, false);
+        let (mut is_told, mut was_refused, mut was_closed) = (false, false, false);
         if let Some(entry) = self.objects.get_mut(&name) {
             entry.seen = self.round;
             if entry.version == version && !version.is_empty() {
                 return;
             }
             (is_told, was_refused) = (entry.is_told, entry.is_refused);
+            was_closed = entry.is_closed;
         }
-        let may_open = self.watched.kind == Kind::AccessPolicy && !is_told;
+        let may_open = self.watched.kind == Kind::AccessPolicy && (!is_told || was_closed);
+        let verdict = unread::Subject::of(self.watched.kind, &value);
+        let mut is_closed = false;
         let closed = may_open.then(|| closed::policy(&value));
         let decoded = self.watched.decode(value);
         let is_refused = decoded.is_err();
@@ -131,11 +137,12 @@ impl Told {
             }
             Err(mut refusal) => {
                 if let Some(policy) = closed {
-                    is_told = true;
+                    (is_told, is_closed) = (true, true);
                     news.events.push(Event::Apply(Object::AccessPolicy(policy)));
                     refusal.message += ", and until it can be read it denies all that it is for";
                 }
-                let problem = problem(self.key(&name), refusal);
+                let verdict = verdict.map(|it| it.verdict(&refusal));
+                let problem = problem(self.key(&name), refusal, verdict);
                 news.problems.push((name.clone(), Some(problem)));
             }
         }
@@ -148,6 +155,7 @@ impl Told {
             seen: self.round,
             is_told,
             is_refused,
+            is_closed,
         };
         self.objects.insert(name, entry);
     }
@@ -177,7 +185,7 @@ impl Told {
     }
 }
 
-fn problem(key: Key, refusal: Refusal) -> FileProblem {
+fn problem(key: Key, refusal: Refusal, verdict: Option<Verdict>) -> FileProblem {
     let Refusal {
         field,
         message,
@@ -193,5 +201,6 @@ fn problem(key: Key, refusal: Refusal) -> FileProblem {
         field,
         message,
         remedy,
+        verdict,
     }
 }

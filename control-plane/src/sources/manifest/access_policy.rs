@@ -169,6 +169,7 @@ pub(crate) fn convert(it: &AccessPolicy) -> Result<model::AccessPolicy, Refusal>
     }
     Ok(model::AccessPolicy {
         name,
+        uid: check::uid(&it.metadata),
         generation: check::generation(&it.metadata),
         targets,
         ports,

@@ -227,6 +227,7 @@ pub(crate) fn convert(it: &BackendPolicy) -> Result<BackendPolicyObject, Refusal
     let name = check::name(&it.metadata)?;
     Ok(BackendPolicyObject {
         name,
+        uid: check::uid(&it.metadata),
         created_milliseconds: check::created(&it.metadata),
         generation: check::generation(&it.metadata),
         targets: targets(&it.spec.target_refs)?,

@@ -52,6 +52,11 @@ pub(super) fn generation(metadata: &ObjectMeta) -> i64 {
     metadata.generation.unwrap_or_default()
 }
 
+/// Empty where the object doesn't say.
+pub(super) fn uid(metadata: &ObjectMeta) -> String {
+    metadata.uid.clone().unwrap_or_default()
+}
+
 /// RFC 1123 label.
 pub(super) fn label(field: &str, text: &str) -> Result<(), Refusal> {
     let fits = text.len() <= 63

@@ -25,41 +25,19 @@ pub(crate) fn convert(it: &GrpcRoute) -> Result<Route, Refusal> {
     let name = check::name(&it.metadata)?;
     let refs = it.spec.parent_refs.as_deref().unwrap_or_default();
     let refs: Vec<HttpRouteParentRefs> = route::same(&refs)?;
-    let parents = route::parents(&name.namespace, &refs);
-    let mut rules = Vec::new();
-    if !parents.is_empty() {
-        for (index, rule) in it.spec.rules.iter().flatten().enumerate() {
-            let rule = convert_rule(&name.namespace, index, rule, &rules);
-            rules.push(rule);
-        }
-    }
-    Ok(Route {
-        kind: RouteKind::Grpc,
-        created_milliseconds: check::created(&it.metadata),
-        generation: check::generation(&it.metadata),
-        name,
-        parents,
+    let mut route = route::begun(RouteKind::Grpc, name, &it.metadata, &refs);
+    let rules = it.spec.rules.as_deref().unwrap_or_default();
+    route::rules(
+        &mut route,
         rules,
-        refused: None,
-    })
+        |it| it.matches.as_deref(),
+        convert_match,
+        carried,
+    );
+    Ok(route)
 }
 
-fn convert_rule(namespace: &str, index: usize, it: &GrpcRouteRules, earlier: &[Rule]) -> Rule {
-    let field = format!("spec.rules[{index}]");
-    let below = |refusal: Refusal| refusal.below(&field);
-    let known = match convert_matches(it) {
-        Ok(matches) => Rule {
-            matches,
-            ..Rule::default()
-        },
-        Err(refusal) => return route::refused_rule(None, below(refusal)),
-    };
-    match carried(namespace, it, known.clone(), earlier) {
-        Ok(rule) => rule,
-        Err(refusal) => route::refused_rule(Some(known), below(refusal)),
-    }
-}
-
+/// What happens to what matches.
 fn carried(
     namespace: &str,
     it: &GrpcRouteRules,
@@ -79,18 +57,6 @@ fn carried(
         backends: route::backends(namespace, &refs, false)?,
         ..known
     })
-}
-
-fn convert_matches(it: &GrpcRouteRules) -> Result<Vec<Match>, Refusal> {
-    let mut matches = Vec::new();
-    for (index, one) in it.matches.iter().flatten().enumerate() {
-        let field = format!("matches[{index}]");
-        matches.push(convert_match(one).map_err(|refusal| refusal.below(&field))?);
-    }
-    if matches.is_empty() {
-        matches.push(Match::default());
-    }
-    Ok(matches)
 }
 
 fn convert_match(it: &GrpcRouteRulesMatches) -> Result<Match, Refusal> {

@@ -27,49 +27,24 @@ use crate::model::{
 pub(crate) fn convert(it: &HttpRoute) -> Result<Route, Refusal> {
     let name = check::name(&it.metadata)?;
     // `hostnames` mean nothing in a mesh (GEP-1294): the address has decided.
-    let parents = route::parents(
-        &name.namespace,
-        it.spec.parent_refs.as_deref().unwrap_or_default(),
-    );
-    let mut rules = Vec::new();
-    if !parents.is_empty() {
-        for (index, rule) in it.spec.rules.iter().flatten().enumerate() {
-            let rule = convert_rule(&name.namespace, index, rule, &rules);
-            rules.push(rule);
-        }
-        if it.spec.rules.is_none() {
-            // The CRD's default: everything, to the parent's own endpoints.
-            rules.push(Rule {
-                matches: vec![Match::default()],
-                ..Rule::default()
-            });
-        }
-    }
-    Ok(Route {
-        kind: RouteKind::Http,
-        created_milliseconds: check::created(&it.metadata),
-        generation: check::generation(&it.metadata),
-        name,
-        parents,
+    let refs = it.spec.parent_refs.as_deref().unwrap_or_default();
+    let mut route = route::begun(RouteKind::Http, name, &it.metadata, refs);
+    let rules = it.spec.rules.as_deref().unwrap_or_default();
+    route::rules(
+        &mut route,
         rules,
-        refused: None,
-    })
-}
-
-fn convert_rule(namespace: &str, index: usize, it: &HttpRouteRules, earlier: &[Rule]) -> Rule {
-    let field = format!("spec.rules[{index}]");
-    let below = |refusal: Refusal| refusal.below(&field);
-    let known = match convert_matches(it) {
-        Ok(matches) => Rule {
-            matches,
+        |it| it.matches.as_deref(),
+        convert_match,
+        carried,
+    );
+    if it.spec.rules.is_none() && !route.parents.is_empty() {
+        // The CRD's default: everything, to the parent's own endpoints.
+        route.rules.push(Rule {
+            matches: vec![Match::default()],
             ..Rule::default()
-        },
-        Err(refusal) => return route::refused_rule(None, below(refusal)),
-    };
-    match carried(namespace, it, known.clone(), earlier) {
-        Ok(rule) => rule,
-        Err(refusal) => route::refused_rule(Some(known), below(refusal)),
+        });
     }
+    Ok(route)
 }
 
 /// What happens to what matches.
@@ -148,18 +123,6 @@ fn convert_retry(it: &HttpRouteRulesRetry) -> Result<RouteRetry, Refusal> {
         attempts: check::within("attempts", it.attempts.unwrap_or(ATTEMPTS), 1, 10)?,
         backoff_milliseconds: backoff.map_or(Ok(0), |text| check::duration("backoff", text, 1))?,
     })
-}
-
-fn convert_matches(it: &HttpRouteRules) -> Result<Vec<Match>, Refusal> {
-    let mut matches = Vec::new();
-    for (index, one) in it.matches.iter().flatten().enumerate() {
-        let field = format!("matches[{index}]");
-        matches.push(convert_match(one).map_err(|refusal| refusal.below(&field))?);
-    }
-    if matches.is_empty() {
-        matches.push(Match::default());
-    }
-    Ok(matches)
 }
 
 fn convert_match(it: &HttpRouteRulesMatches) -> Result<Match, Refusal> {

@@ -13,6 +13,10 @@ use super::{Refusal, check};
 use crate::model::{self, Labels, Probe, ProbeKind};
 
 pub(crate) const INJECT: &str = "weft.dev/inject";
+/// Written by the webhook alone, on pods that it has given a proxy.
+pub(crate) const INJECTED: &str = "weft.dev/injected";
+/// The init container that is the proxy.
+pub(crate) const PROXY: &str = "weft-proxy";
 pub(crate) const EXCLUDE_INBOUND_PORTS: &str = "weft.dev/exclude-inbound-ports";
 pub(crate) const WEIGHT: &str = "weft.dev/weight";
 pub(super) const ZONE: &str = "topology.kubernetes.io/zone";

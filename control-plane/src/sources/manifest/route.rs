@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use super::{Refusal, check, grpc_route, http_route, typed};
 use crate::model::{
-    BackendName, BackendRef, Broken, Name, Parent, Reason, Reference, Refused, Route, RouteKind,
-    Rule,
+    BackendName, BackendRef, Broken, Match, Name, Parent, Reason, Reference, Refused, Route,
+    RouteKind, Rule,
 };
 
 mod cors;
@@ -49,14 +49,75 @@ fn refused(kind: RouteKind, object: &Value, refusal: Refusal) -> Option<Route> {
         .map(|it| parsed(it).unwrap_or_default())
         .collect();
     Some(Route {
-        kind,
-        created_milliseconds: check::created(&metadata),
-        generation: check::generation(&metadata),
-        parents: parents(&name.namespace, &refs),
-        rules: Vec::new(),
         refused: Some(refusal.into()),
-        name,
+        ..begun(kind, name, &metadata, &refs)
     })
+}
+
+/// Without rules yet.
+pub(super) fn begun(
+    kind: RouteKind,
+    name: Name,
+    metadata: &ObjectMeta,
+    refs: &[HttpRouteParentRefs],
+) -> Route {
+    Route {
+        kind,
+        uid: check::uid(metadata),
+        created_milliseconds: check::created(metadata),
+        generation: check::generation(metadata),
+        parents: parents(&name.namespace, refs),
+        rules: Vec::new(),
+        refused: None,
+        name,
+    }
+}
+
+/// What happens to what a rule matches, in this namespace and after these rules.
+type Carried<R> = fn(&str, &R, Rule, &[Rule]) -> Result<Rule, Refusal>;
+
+/// The rules of a route that has a Service as parent, each refused by itself:
+/// one whose matches can't be read matches nothing, one that can't be carried
+/// out answers what it matches with an error.
+pub(super) fn rules<R, M>(
+    route: &mut Route,
+    rules: &[R],
+    matches: fn(&R) -> Option<&[M]>,
+    matched: fn(&M) -> Result<Match, Refusal>,
+    carried: Carried<R>,
+) {
+    if route.parents.is_empty() {
+        return;
+    }
+    for (index, it) in rules.iter().enumerate() {
+        let field = format!("spec.rules[{index}]");
+        let rule = match all_of(matches(it).unwrap_or_default(), matched) {
+            Err(refusal) => refused_rule(None, refusal.below(&field)),
+            Ok(matches) => {
+                let known = Rule {
+                    matches,
+                    ..Rule::default()
+                };
+                let namespace = &route.name.namespace;
+                carried(namespace, it, known.clone(), &route.rules)
+                    .unwrap_or_else(|refusal| refused_rule(Some(known), refusal.below(&field)))
+            }
+        };
+        route.rules.push(rule);
+    }
+}
+
+/// Without any, everything matches.
+fn all_of<M>(all: &[M], matched: fn(&M) -> Result<Match, Refusal>) -> Result<Vec<Match>, Refusal> {
+    let mut matches = Vec::new();
+    for (index, one) in all.iter().enumerate() {
+        let field = format!("matches[{index}]");
+        matches.push(matched(one).map_err(|refusal| refusal.below(&field))?);
+    }
+    if matches.is_empty() {
+        matches.push(Match::default());
+    }
+    Ok(matches)
 }
 
 fn parsed<T: DeserializeOwned>(value: &Value) -> Option<T> {
@@ -79,7 +140,7 @@ pub(super) fn same<T: DeserializeOwned>(it: &impl Serialize) -> Result<T, Refusa
 }
 
 /// Those that are Services. Others are somebody else's.
-pub(super) fn parents(namespace: &str, refs: &[HttpRouteParentRefs]) -> Vec<Parent> {
+fn parents(namespace: &str, refs: &[HttpRouteParentRefs]) -> Vec<Parent> {
     let ours = |it: &HttpRouteParentRefs| {
         // Without a group it is the Gateway's: a slip of the pen beside this
         // kind, which is told rather than left in silence.
@@ -139,7 +200,7 @@ fn checked_parent(namespace: &str, it: &HttpRouteParentRefs) -> Result<(), Refus
 /// A rule whose matches are known but that can't be carried out: what it
 /// matches is an error (HTTPRouteFilter: a filter MUST NOT be skipped). Without
 /// matches it takes no request; others may.
-pub(super) fn refused_rule(matches: Option<Rule>, refusal: Refusal) -> Rule {
+fn refused_rule(matches: Option<Rule>, refusal: Refusal) -> Rule {
     Rule {
         refused: Some(refusal.into()),
         ..matches.unwrap_or_default()

@@ -34,6 +34,7 @@ struct State {
     absent: BTreeSet<&'static str>,
     is_frozen: bool,
     pages_only: bool,
+    refuses_versions: bool,
     broken: Option<&'static str>,
     asked: Vec<String>,
 }
@@ -105,6 +106,11 @@ impl Fake {
 
     pub(super) fn page_only(&self) {
         self.with(|state| state.pages_only = true);
+    }
+
+    /// No watch goes on from a version.
+    pub(super) fn refuse_versions(&self, does: bool) {
+        self.with(|state| state.refuses_versions = does);
     }
 
     /// The group of this kind is not served, or is again.
@@ -227,6 +233,9 @@ impl State {
             .get("resourceVersion")
             .and_then(|it| it.parse().ok())
             .unwrap_or(0);
+        if self.refuses_versions && !streams {
+            return error(StatusCode::BAD_REQUEST);
+        }
         let (lines, receiver) = mpsc::unbounded_channel();
         let watch = Watch {
             collection: path.to_owned(),

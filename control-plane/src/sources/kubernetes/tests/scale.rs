@@ -157,7 +157,8 @@ fn large_pod(at: usize) -> Value {
     });
     json!({
         "metadata": metadata,
-        "spec": {"serviceAccountName": "default", "nodeName": format!("node-{}", at % 1000), "containers": [container.clone(), container]},
+        "spec": {"serviceAccountName": "default", "nodeName": format!("node-{}", at % 1000), "containers": [container.clone(), container],
+            "initContainers": [{"name": "weft-redirect"}, {"name": "weft-proxy", "restartPolicy": "Always"}]},
         "status": {"phase": "Running", "podIP": ip(at), "podIPs": [{"ip": ip(at)}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]},
     })
