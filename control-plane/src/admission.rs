@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     /// Roots in PEM that a new pod begins with.
     pub(crate) trust_bundle: String,
     pub(crate) resources: Resources,
+    /// Secrets of the pods' own namespaces that nodes show the image's registry.
+    pub(crate) pull_secrets: Vec<String>,
 }
 
 /// As Kubernetes writes quantities.
@@ -65,9 +67,29 @@ impl Default for Resources {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Namespace {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
-    /// A ResourceQuota or LimitRange wants a limit in every container.
-    pub(crate) demands_cpu_limit: bool,
-    pub(crate) demands_memory_limit: bool,
+    pub(crate) cpu: Bounds,
+    pub(crate) memory: Bounds,
+}
+
+/// What a container of the namespace may have of one resource.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Bounds {
+    /// Without a limit the API server would refuse the pod, or set one itself.
+    pub(crate) demands_limit: bool,
+    pub(crate) least: Option<String>,
+    pub(crate) most: Option<String>,
+    /// Of the limit to the request, at most.
+    pub(crate) ratio: Option<String>,
+}
+
+/// As objects are called (RFC 1123 subdomain).
+pub(crate) fn is_name(text: &str) -> bool {
+    annotations::is_name(text)
+}
+
+/// Thousandths of a quantity; `None`: it is none.
+pub(crate) fn amount(text: &str) -> Option<u128> {
+    resources::amount(text)
 }
 
 /// As Kubernetes writes amounts of CPU and memory; more than none.

@@ -25,6 +25,7 @@ const RENDERINGS: [(&str, &[&str]); 2] = [
         &[
             "image.tag=1.2.3",
             "image.pullSecrets={registry}",
+            "proxy.pullSecrets={registry,mirror}",
             "mesh.ranges={10.0.0.0/8,fd00::/8}",
             "ca.existingSecret=own-ca",
             "controlPlane.replicas=3",

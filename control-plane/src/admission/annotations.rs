@@ -20,6 +20,8 @@ pub(crate) enum Form {
     Memory,
     Ports,
     Ranges,
+    /// Of objects.
+    Names,
     /// From least to most.
     Number(u64, u64),
     Duration,
@@ -58,6 +60,7 @@ pub(super) const CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
 pub(super) const MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
 pub(super) const MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
 pub(super) const IMAGE: &str = "weft.dev/proxy-image";
+pub(super) const PULL_SECRETS: &str = "weft.dev/proxy-pull-secrets";
 pub(super) const EXCLUDE_OUTBOUND_PORTS: &str = "weft.dev/exclude-outbound-ports";
 pub(super) const EXCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/exclude-outbound-cidrs";
 pub(super) const EXCLUDE_INBOUND: &str = EXCLUDE_INBOUND_PORTS;
@@ -88,6 +91,7 @@ pub(crate) const ALL: &[Annotation] = &[
     of(MEMORY_REQUEST, Form::Memory, Use::Pod, "memory that the proxy requests"),
     of(MEMORY_LIMIT, Form::Memory, Use::Pod, "memory that the proxy is limited to; none, unless the namespace or a Guaranteed pod demands one"),
     of(IMAGE, Form::Text, Use::Pod, "image of the proxy, to try another one with this pod"),
+    of(PULL_SECRETS, Form::Names, Use::Pod, "Secrets of the pod's namespace that nodes show the registry of the proxy's image, instead of the installation's"),
     of(EXCLUDE_OUTBOUND_PORTS, Form::Ports, Use::Pod, "destination ports that the workload reaches without the proxy"),
     of(EXCLUDE_OUTBOUND_CIDRS, Form::Ranges, Use::Pod, "destinations that the workload reaches without the proxy"),
     of(EXCLUDE_INBOUND, Form::Ports, Use::Pod, "ports of the workload that are reached without the proxy: no policy protects them"),
@@ -199,6 +203,9 @@ impl Form {
             Self::Memory => "bytes, like 64Mi or 1Gi".to_owned(),
             Self::Ports => r#"ports with commas between them, like "9000,9001""#.to_owned(),
             Self::Ranges => "CIDRs with commas between them, like 10.0.0.0/8,fd00::/8".to_owned(),
+            Self::Names => {
+                "names of objects with commas between them, like registry-1,registry-2".to_owned()
+            }
             Self::Number(least, most) => format!("a whole number from {least} to {most}"),
             Self::Duration => "a duration, like 5ms, 30s, 10m or 24h".to_owned(),
             Self::DurationOrNone => "a duration, like 30s, or none".to_owned(),
@@ -216,6 +223,7 @@ impl Form {
             Self::Cpu | Self::Memory => resources::amount(text).is_some_and(|it| it > 0),
             Self::Ports => list(|it| it.parse::<u16>().is_ok_and(|port| port > 0)),
             Self::Ranges => list(is_range),
+            Self::Names => list(is_name),
             Self::Number(least, most) => text
                 .parse()
                 .is_ok_and(|it: u64| (least..=most).contains(&it)),
@@ -228,6 +236,16 @@ impl Form {
             Self::Text => !text.is_empty(),
         }
     }
+}
+
+/// RFC 1123 subdomain.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_label = |it: &str| {
+        let within = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        let all = it.bytes().all(|letter| within(letter) || letter == b'-');
+        !it.is_empty() && it.len() <= 63 && all && !it.starts_with('-') && !it.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 fn is_range(text: &str) -> bool {
@@ -310,6 +328,11 @@ mod tests {
                 EXCLUDE_OUTBOUND_CIDRS,
                 "10.0.0.0/33",
                 "write CIDRs with commas between them, like 10.0.0.0/8,fd00::/8, or remove it",
+            ),
+            (
+                PULL_SECRETS,
+                "Registry",
+                "write names of objects with commas between them, like registry-1,registry-2, or remove it",
             ),
             (
                 "weft.dev/workers",

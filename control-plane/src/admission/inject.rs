@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Namespace, Refusal, Settings,
-    annotations::{Annotations, PROBES, TRUST_BUNDLE},
+    annotations::{Annotations, PROBES, PULL_SECRETS, TRUST_BUNDLE},
     pod, probes, refusals, resources, sidecar,
 };
 
-pub(crate) const INJECTED: &str = "weft.dev/injected";
+pub(crate) use crate::sources::manifest::pod::INJECTED;
 
 /// What became of a pod.
 #[derive(Clone, PartialEq, Debug)]
@@ -65,6 +65,7 @@ pub(crate) fn inject(
     let read: Pod = read(object)?;
     let mut spec = read.spec.clone().unwrap_or_default();
     let said = read.metadata.annotations.clone().unwrap_or_default();
+    refusals::label(&read, &spec, &said)?;
     if let Some(why) = left(&read, &spec, &said)? {
         return Ok(Verdict::Left(why));
     }
@@ -87,6 +88,8 @@ pub(crate) fn inject(
         sidecar::VOLUMES.contains(&it)
     });
 
+    add_pull_secrets(body, &annotations, settings);
+
     let metadata = part(&mut object, "metadata");
     part(metadata, "labels")[INJECTED] = json!("true");
     let annotations = part(metadata, "annotations");
@@ -101,6 +104,29 @@ pub(crate) fn inject(
         pod: Box::new(object),
         warnings: warnings(&spec),
     })
+}
+
+/// Beside the pod's own, which an API server has taken from its service account
+/// by now.
+fn add_pull_secrets(spec: &mut Value, annotations: &Annotations, settings: &Settings) {
+    let asked = annotations.get(PULL_SECRETS);
+    let asked = asked.map(|it| it.split(',').map(|it| it.trim().to_owned()).collect());
+    let wanted: Vec<String> = asked.unwrap_or_else(|| settings.pull_secrets.clone());
+    if wanted.is_empty() {
+        return;
+    }
+    let list = &mut spec["imagePullSecrets"];
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    for name in wanted {
+        let secret = json!({"name": name});
+        if let Some(all) = list.as_array_mut()
+            && !all.contains(&secret)
+        {
+            all.push(secret);
+        }
+    }
 }
 
 fn read(object: &Value) -> Result<Pod, Refusal> {

@@ -4,7 +4,8 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-pub(super) const PROXY: &str = "weft-proxy";
+pub(super) use crate::sources::manifest::pod::PROXY;
+
 pub(super) const REDIRECT: &str = "weft-redirect";
 
 /// Is this init container one that we add?

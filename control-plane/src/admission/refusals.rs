@@ -5,9 +5,12 @@
 //!
 //! Pure.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use std::collections::BTreeMap;
 
-use super::{Namespace, Refusal, pod};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use serde_json::Value;
+
+use super::{Namespace, Refusal, annotations::TRUST_BUNDLE, inject::INJECTED, pod};
 
 /// Whom redirection leaves alone.
 pub(super) const PROXY_UID: i64 = 2102;
@@ -21,6 +24,49 @@ pub(super) fn check(it: &Pod, spec: &PodSpec, namespace: &Namespace) -> Result<(
     users(spec)?;
     ports(spec)?;
     pod_security(it, namespace)
+}
+
+/// Callers believe the label, so nobody but the webhook writes it. A pod that
+/// was here has the proxy, or at least what it begins with.
+///
+/// # Errors
+/// When somebody else wrote it.
+pub(super) fn label(
+    it: &Pod,
+    spec: &PodSpec,
+    annotations: &BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    let labels = it.metadata.labels.as_ref();
+    let is_said = labels.is_some_and(|it| it.contains_key(INJECTED));
+    let mut containers = spec.init_containers.iter().flatten();
+    let was_here =
+        annotations.contains_key(TRUST_BUNDLE) || containers.any(|it| it.name == pod::PROXY);
+    match is_said && !was_here {
+        true => Err(only_the_webhooks(
+            "remove it: a pod that gets a proxy gets it too",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// # Errors
+/// When the label of a pod that is there is not what it was.
+pub(super) fn relabelled(pod: &Value, before: &Value) -> Result<(), Refusal> {
+    let label = |it: &Value| it.pointer("/metadata/labels")?.get(INJECTED).cloned();
+    match label(pod) == label(before) {
+        true => Ok(()),
+        false => Err(only_the_webhooks(
+            "leave it as it is; to keep pods out of the mesh, label their template weft.dev/inject=disabled",
+        )),
+    }
+}
+
+fn only_the_webhooks(remedy: &str) -> Refusal {
+    Refusal::new(
+        &format!("metadata.labels[{INJECTED:?}]"),
+        "says whether the pod was given a proxy, which only the mesh's webhook may say",
+        remedy,
+    )
 }
 
 fn users(spec: &PodSpec) -> Result<(), Refusal> {

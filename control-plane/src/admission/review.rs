@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
-use super::{Namespace, Refusal, Settings, inject, metrics::Verdict, patch};
+use super::{Namespace, Refusal, Settings, inject, metrics::Verdict, patch, refusals};
 use crate::sources::manifest;
 
 pub(crate) type Knowing = Pin<Box<dyn Future<Output = Namespace> + Send>>;
@@ -44,6 +44,9 @@ struct Request {
     namespace: String,
     #[serde(default)]
     object: Value,
+    /// Of an update.
+    #[serde(default)]
+    old_object: Value,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,11 +101,12 @@ pub(super) async fn answer(
         uid,
         namespace,
         mut object,
+        old_object,
     } = review.request;
     let answer = match path {
         // There is nothing to say against a deletion.
         _ if object.is_null() => Answer::allowed(Verdict::Left),
-        Path::Validate => validate(&object),
+        Path::Validate => validate(&object, &old_object),
         Path::Inject => {
             // A pod of a template doesn't say it itself.
             if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -142,7 +146,13 @@ async fn injected(webhook: &Webhook, namespace: &str, object: &Value) -> Answer 
     }
 }
 
-fn validate(object: &Value) -> Answer {
+fn validate(object: &Value, before: &Value) -> Answer {
+    if object.get("kind").and_then(Value::as_str) == Some("Pod") {
+        return match refusals::relabelled(object, before) {
+            Ok(()) => Answer::allowed(Verdict::Left),
+            Err(refusal) => Answer::refused(&refusal),
+        };
+    }
     match manifest::check_policy(object) {
         Ok(true) => Answer::allowed(Verdict::Valid),
         Ok(false) => Answer::allowed(Verdict::Left),

@@ -104,6 +104,7 @@ mod tests {
             trust_domain: "cluster.local".to_owned(),
             trust_bundle: "pem".to_owned(),
             resources: Resources::default(),
+            pull_secrets: Vec::new(),
         }
     }
 

@@ -6,11 +6,16 @@
 //! only makes a refusal clearer, or adds limits that the API server demands
 //! anyway.
 
-use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{LimitRange, LimitRangeItem, Namespace, ResourceQuota},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use kube::{Api, api::ListParams};
 
 use super::{Cluster, Failure, call};
-use crate::admission;
+use crate::admission::{self, Bounds};
 
 pub(crate) async fn known(cluster: Cluster, name: String) -> admission::Namespace {
     // Boxed: three requests' futures are large.
@@ -36,8 +41,8 @@ async fn ask(cluster: Cluster, name: String) -> admission::Namespace {
         labels: namespace
             .and_then(|it| it.metadata.labels)
             .unwrap_or_default(),
-        demands_cpu_limit: is_demanded("cpu", &quotas, &ranges),
-        demands_memory_limit: is_demanded("memory", &quotas, &ranges),
+        cpu: bounds("cpu", &quotas, &ranges),
+        memory: bounds("memory", &quotas, &ranges),
     }
 }
 
@@ -49,9 +54,11 @@ fn told<T>(answer: Result<T, Failure>, namespace: &str) -> Option<T> {
         .ok()
 }
 
-/// A quota of limits counts them, and a container's most needs one to compare:
-/// without a limit the API server refuses the pod.
-fn is_demanded(resource: &str, quotas: &[ResourceQuota], ranges: &[LimitRange]) -> bool {
+/// Of several LimitRanges the narrowest holds. A quota of limits counts them,
+/// and a container's most needs one to compare: without a limit the API server
+/// refuses the pod. Where there is a default it would be set, and might be below
+/// what is requested.
+fn bounds(resource: &str, quotas: &[ResourceQuota], ranges: &[LimitRange]) -> Bounds {
     let key = format!("limits.{resource}");
     let by_quota = quotas.iter().any(|it| {
         let hard = it.spec.as_ref().and_then(|it| it.hard.as_ref());
@@ -61,19 +68,30 @@ fn is_demanded(resource: &str, quotas: &[ResourceQuota], ranges: &[LimitRange]) 
         .iter()
         .filter_map(|it| it.spec.as_ref())
         .flat_map(|it| &it.limits);
-    let mut items = items.filter(|it| it.type_ == "Container");
-    by_quota
-        || items.any(|it| {
-            [&it.max, &it.max_limit_request_ratio]
-                .iter()
-                .any(|bounds| bounds.as_ref().is_some_and(|it| it.contains_key(resource)))
-        })
+    let items: Vec<_> = items.filter(|it| it.type_ == "Container").collect();
+    let of = |part: Part| {
+        let all = items
+            .iter()
+            .filter_map(|it| part(it).as_ref()?.get(resource));
+        all.map(|it| it.0.clone()).collect::<Vec<_>>()
+    };
+    let smallest = |all: Vec<String>| all.into_iter().min_by_key(|it| admission::amount(it));
+    let (most, ratio) = (of(|it| &it.max), of(|it| &it.max_limit_request_ratio));
+    let by_range = [&most, &ratio, &of(|it| &it.default)];
+    Bounds {
+        demands_limit: by_quota || by_range.iter().any(|it| !it.is_empty()),
+        least: of(|it| &it.min)
+            .into_iter()
+            .max_by_key(|it| admission::amount(it)),
+        most: smallest(most),
+        ratio: smallest(ratio),
+    }
 }
+
+type Part = fn(&LimitRangeItem) -> &Option<BTreeMap<String, Quantity>>;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -114,22 +132,51 @@ mod tests {
                 range("Container", "maxLimitRequestRatio", "cpu"),
                 (true, false),
             ),
-            // Defaults are set before we are asked, and a pod's sum has no say.
+            // It would be set on our containers after us.
             (
                 "limitranges",
                 range("Container", "default", "cpu"),
+                (true, false),
+            ),
+            (
+                "limitranges",
+                range("Container", "min", "cpu"),
                 (false, false),
             ),
             ("limitranges", range("Pod", "max", "cpu"), (false, false)),
         ] {
             let known = Box::pin(known_with(list, items.clone())).await;
-            let demanded = (known.demands_cpu_limit, known.demands_memory_limit);
+            let demanded = (known.cpu.demands_limit, known.memory.demands_limit);
             assert_eq!(demanded, expected, "{items}");
             assert_eq!(
                 known.labels,
                 BTreeMap::from([("a".to_owned(), "b".to_owned())])
             );
         }
+    }
+
+    #[tokio::test]
+    async fn of_several_limit_ranges_the_narrowest_holds() {
+        let range = |kind: &str, min: &str, max: &str, ratio: &str| {
+            json!({"spec": {"limits": [{
+                "type": kind, "min": {"cpu": min}, "max": {"cpu": max}, "maxLimitRequestRatio": {"cpu": ratio},
+            }]}})
+        };
+        let items = json!([
+            range("Container", "50m", "2", "10"),
+            range("Container", "0.1", "3000m", "4"),
+            range("Pod", "1", "1", "1"),
+        ]);
+        let known = Box::pin(known_with("limitranges", items)).await;
+        let text = |it: &str| Some(it.to_owned());
+        let expected = Bounds {
+            demands_limit: true,
+            least: text("0.1"),
+            most: text("2"),
+            ratio: text("4"),
+        };
+        assert_eq!(known.cpu, expected);
+        assert_eq!(known.memory, Bounds::default());
     }
 
     #[tokio::test]

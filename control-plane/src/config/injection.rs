@@ -25,6 +25,16 @@ pub(crate) struct Injection {
     )]
     proxy_pull_policy: String,
 
+    /// Secrets of the pods' own namespaces that nodes show the registry of the proxy's image
+    #[arg(
+        long,
+        env = "WEFT_PROXY_PULL_SECRETS",
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = secret
+    )]
+    proxy_pull_secrets: Vec<String>,
+
     /// Control plane as pods reach it, HOST:PORT
     #[arg(
         long,
@@ -51,6 +61,13 @@ pub(crate) struct Injection {
     proxy_memory_limit: String,
 }
 
+fn secret(text: &str) -> Result<String, String> {
+    match admission::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a name is of lower-case letters, digits, dashes and dots".to_owned()),
+    }
+}
+
 fn quantity(text: &str) -> Result<String, String> {
     match admission::is_quantity(text) {
         true => Ok(text.to_owned()),
@@ -72,6 +89,7 @@ impl Injection {
                 cpu_limit: self.proxy_cpu_limit.clone(),
                 memory_limit: self.proxy_memory_limit.clone(),
             },
+            pull_secrets: self.proxy_pull_secrets.clone(),
         }
     }
 }

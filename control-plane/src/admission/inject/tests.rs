@@ -16,6 +16,7 @@ fn settings() -> Settings {
         trust_domain: "cluster.local".to_owned(),
         trust_bundle: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         resources: Resources::default(),
+        pull_secrets: Vec::new(),
     }
 }
 
@@ -153,4 +154,29 @@ fn a_value_is_never_expanded_by_the_kubelet() {
         panic!("{verdict:?}");
     };
     assert!(pod.to_string().contains("a$$(POD)b"));
+}
+
+#[test]
+fn secrets_of_the_registry_stand_beside_the_pods_own() {
+    let mut settings = settings();
+    settings.pull_secrets = vec!["mesh".to_owned(), "own".to_owned()];
+    let mut pod = pod("{imagePullSecrets: [{name: own}]}");
+    for (annotation, expected) in [
+        (None, json!([{"name": "own"}, {"name": "mesh"}])),
+        (
+            Some("a, b"),
+            json!([{"name": "own"}, {"name": "a"}, {"name": "b"}]),
+        ),
+    ] {
+        if let Some(names) = annotation {
+            pod["metadata"]["annotations"] = json!({"weft.dev/proxy-pull-secrets": names});
+        }
+        for _again in 0..2 {
+            let verdict = super::inject(&pod, &Namespace::default(), &settings, "secret");
+            let Ok(Verdict::Injected { pod: after, .. }) = verdict else {
+                panic!("{verdict:?}");
+            };
+            assert_eq!(after["spec"]["imagePullSecrets"], expected);
+        }
+    }
 }

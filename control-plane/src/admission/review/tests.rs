@@ -12,6 +12,7 @@ fn webhook(has_root: bool) -> Webhook {
         trust_domain: "cluster.local".to_owned(),
         trust_bundle: "pem".to_owned(),
         resources: Resources::default(),
+        pull_secrets: Vec::new(),
     });
     Webhook {
         settings: Arc::new(move || settings.clone()),
@@ -114,4 +115,33 @@ async fn what_is_no_review_gets_no_answer() {
 fn a_token_is_random() {
     let (one, other) = (token().unwrap(), token().unwrap());
     assert!(one.len() == 32 && one != other);
+}
+
+#[tokio::test]
+async fn nobody_changes_what_the_webhook_has_said_of_a_pod() {
+    let pod = |labels: Value| json!({"kind": "Pod", "metadata": {"name": "a", "labels": labels}});
+    let (with, without) = (json!({"weft.dev/injected": "true"}), json!({"app": "a"}));
+    let more = json!({"weft.dev/injected": "true", "app": "a"});
+    for (before, after, is_allowed) in [
+        (&with, &more, true),
+        (&without, &json!(null), true),
+        (&with, &without, false),
+        (&without, &with, false),
+        (&with, &json!({"weft.dev/injected": "false"}), false),
+    ] {
+        let review = json!({"request": {
+            "uid": "7", "operation": "UPDATE", "object": pod(after.clone()), "oldObject": pod(before.clone()),
+        }});
+        let webhook = webhook(true);
+        let body = review.to_string();
+        let (_, answer) = answer(&webhook, Path::Validate, body.as_bytes())
+            .await
+            .unwrap();
+        let response = &answer["response"];
+        assert_eq!(response["allowed"], is_allowed, "{before} {after}");
+        if !is_allowed {
+            let message = response["status"]["message"].as_str().unwrap();
+            assert!(message.contains("weft.dev/inject=disabled"), "{message}");
+        }
+    }
 }

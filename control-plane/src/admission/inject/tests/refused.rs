@@ -84,3 +84,17 @@ fn labels_and_annotations_with_slips_are_refused() {
     let refusal = inject(&annotated).unwrap_err();
     assert!(refusal.to_string().contains("from 1 to 256"), "{refusal}");
 }
+
+#[test]
+fn a_label_that_only_the_webhook_writes_is_refused_of_others() {
+    for spec in ["{}", "{hostNetwork: true}"] {
+        let mut pod = pod(spec);
+        pod["metadata"]["labels"] = json!({"weft.dev/injected": "true"});
+        let refusal = inject(&pod).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "metadata.labels[\"weft.dev/injected\"] says whether the pod was given a proxy, which only the mesh's webhook \
+             may say: remove it: a pod that gets a proxy gets it too"
+        );
+    }
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admission::Bounds;
 
 /// Request and limit of both added containers, CPU and memory.
 fn given(pod: &Value, namespace: &Namespace) -> Result<[Value; 4], Refusal> {
@@ -33,13 +34,17 @@ containers: [{name: app, image: a, resources: {limits: {cpu: 1, memory: 1Gi}}}]"
 
 #[test]
 fn limits_are_set_where_they_are_demanded_and_nowhere_else() {
+    let demands = Bounds {
+        demands_limit: true,
+        ..Bounds::default()
+    };
     let demanding = Namespace {
-        demands_cpu_limit: true,
-        demands_memory_limit: true,
+        cpu: demands.clone(),
+        memory: demands.clone(),
         ..Namespace::default()
     };
     let memory_alone = Namespace {
-        demands_memory_limit: true,
+        memory: demands,
         ..Namespace::default()
     };
     let free = Namespace::default();
@@ -111,4 +116,98 @@ fn annotations_that_contradict_each_other_are_refused() {
     // The limit said twice is no contradiction.
     let same = json!({"weft.dev/proxy-cpu-limit": "1", "weft.dev/proxy-cpu-request": "1000m"});
     assert!(given(&with(&same, GUARANTEED), &free).is_ok());
+}
+
+/// Of CPU; memory is free.
+fn bounded(least: &str, most: &str, ratio: &str) -> Namespace {
+    let text = |it: &str| (!it.is_empty()).then(|| it.to_owned());
+    Namespace {
+        cpu: Bounds {
+            demands_limit: !most.is_empty() || !ratio.is_empty(),
+            least: text(least),
+            most: text(most),
+            ratio: text(ratio),
+        },
+        ..Namespace::default()
+    }
+}
+
+/// LimitRanger compares each container's requests and limits; what it refuses
+/// never runs.
+#[test]
+fn what_a_limit_range_does_not_allow_is_moved_to_where_it_does() {
+    let none = json!({});
+    let asked = json!({"weft.dev/proxy-cpu-request": "20m"});
+    let limited = json!({"weft.dev/proxy-cpu-limit": "200m"});
+    for (annotations, spec, (least, most, ratio), cpu) in [
+        (&none, "{}", ("100m", "", ""), json!(["100m", null])),
+        (&none, "{}", ("", "200m", ""), json!(["20m", "200m"])),
+        (&none, "{}", ("", "10m", ""), json!(["10m", "10m"])),
+        (&none, "{}", ("1", "2", ""), json!(["1", "1"])),
+        (&none, "{}", ("", "", "10"), json!(["50m", "500m"])),
+        (&none, "{}", ("", "", "3"), json!(["167m", "500m"])),
+        (&none, "{}", ("", "", "25"), json!(["20m", "500m"])),
+        (&asked, "{}", ("", "", "10"), json!(["20m", "200m"])),
+        (&limited, "{}", ("", "", "2"), json!(["100m", "200m"])),
+        // Guaranteed stays Guaranteed.
+        (
+            &none,
+            GUARANTEED,
+            ("", "200m", "1"),
+            json!(["200m", "200m"]),
+        ),
+        (&none, GUARANTEED, ("1", "2", ""), json!(["1", "1"])),
+    ] {
+        let [request, limit, ..] =
+            given(&with(annotations, spec), &bounded(least, most, ratio)).unwrap();
+        assert_eq!(
+            json!([request, limit]),
+            cpu,
+            "{annotations} {spec} {least} {most} {ratio}"
+        );
+    }
+    let memory = Namespace {
+        memory: bounded("", "", "3").cpu,
+        ..Namespace::default()
+    };
+    let [.., request, limit] = given(&with(&none, "{}"), &memory).unwrap();
+    // A third of 256 MiB, whole.
+    assert_eq!((request, limit), (json!("89478486"), json!("256Mi")));
+}
+
+#[test]
+fn what_somebody_asked_for_and_the_namespace_does_not_allow_is_refused_with_the_remedy() {
+    let request = |text: &str| json!({"weft.dev/proxy-cpu-request": text});
+    let limit = |text: &str| json!({"weft.dev/proxy-cpu-limit": text});
+    let both = json!({"weft.dev/proxy-cpu-request": "10m", "weft.dev/proxy-cpu-limit": "1"});
+    for (annotations, bounds, expected) in [
+        (
+            request("10m"),
+            ("50m", "", ""),
+            "metadata.annotations[\"weft.dev/proxy-cpu-request\"] is 10m, less than a LimitRange of the namespace allows: \
+             raise it to 50m, or remove it",
+        ),
+        (
+            limit("2"),
+            ("", "1", ""),
+            "metadata.annotations[\"weft.dev/proxy-cpu-limit\"] is 2, more than a LimitRange of the namespace allows: \
+             lower it to 1, or remove it",
+        ),
+        (
+            both,
+            ("", "", "4"),
+            "metadata.annotations[\"weft.dev/proxy-cpu-limit\"] is 1, more than 4 times the request 10m, which is what a \
+             LimitRange of the namespace allows: lower it, or raise weft.dev/proxy-cpu-request",
+        ),
+        (
+            json!({}),
+            ("2", "1", ""),
+            "spec.initContainers would get no cpu that the namespace's LimitRanges allow a container: at least 2, at most 1: \
+             correct the LimitRanges",
+        ),
+    ] {
+        let (least, most, ratio) = bounds;
+        let refusal = given(&with(&annotations, "{}"), &bounded(least, most, ratio)).unwrap_err();
+        assert_eq!(refusal.to_string(), expected);
+    }
 }
