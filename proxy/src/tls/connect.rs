@@ -24,7 +24,7 @@ use crate::{
     outcome::Reason,
     tls::{
         Alpn, HANDSHAKE_DEADLINE,
-        certs::{Certificate, Material, Session, Store},
+        certs::{Bundle, Certificate, Session, Store},
         reason_of,
         verify::{Proof, Verifier},
     },
@@ -65,7 +65,7 @@ pub(crate) async fn connect(
     let material = store.current();
     let own = store.own(&material)?;
     let (mut stream, proof) =
-        handshake(tcp, expected, alpn.as_str(), store, &material, Some(&own)).await?;
+        handshake(tcp, expected, alpn.as_str(), store, &material.bundle, Some(&own)).await?;
     stream
         .get_mut()
         .1
@@ -83,7 +83,8 @@ pub(crate) async fn connect(
     })
 }
 
-/// To the control plane: `h2`, with our certificate where `own` is given.
+/// To the control plane, which proves itself by one of `roots`: `h2`, with our
+/// certificate where `own` is given.
 ///
 /// # Errors
 /// As `connect`.
@@ -91,10 +92,10 @@ pub(crate) async fn to_control_plane<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     expected: &SpiffeId,
     store: &Store,
+    roots: &Arc<Bundle>,
     own: Option<&Certificate>,
 ) -> Result<(TlsStream<S>, Session), Reason> {
-    let material = store.current();
-    let (stream, proof) = handshake(stream, expected, "h2", store, &material, own).await?;
+    let (stream, proof) = handshake(stream, expected, "h2", store, roots, own).await?;
     Ok((stream, Session::new(proof, own, store.wall().now())))
 }
 
@@ -103,11 +104,11 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     expected: &SpiffeId,
     alpn: &str,
     store: &Store,
-    material: &Material,
+    roots: &Arc<Bundle>,
     own: Option<&Certificate>,
 ) -> Result<(TlsStream<S>, Proof), Reason> {
     let verifier = Verifier::new(
-        material.bundle.clone(),
+        Arc::clone(roots),
         store.trust_domain(),
         Some(expected.clone()),
     );
