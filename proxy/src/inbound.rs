@@ -26,7 +26,7 @@ use crate::{
     identity::Peer,
     listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
-    prefixed::Prefixed,
+    around::Prefixed,
     record::{ConnectionRecord, Recorder},
     request::Request,
     sock,
