@@ -44,7 +44,7 @@ enum Command {
     Explain(explain::Arguments),
     /// Rotates the root of a mesh in a cluster.
     Ca(ca::Arguments),
-    /// Finds errors in manifests: file, field, remedy.
+    /// Finds what is wrong: with manifests by file and field, or with a running mesh.
     Check(check::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
     Token(token::Arguments),
@@ -65,13 +65,15 @@ pub fn main() -> ExitCode {
         Command::Token(arguments) => token::run(&arguments),
     };
     answer.unwrap_or_else(|error| {
-        #[allow(
-            clippy::print_stderr,
-            reason = "a command line answers on its standard error"
-        )]
-        {
-            eprintln!("weft: {error:#}");
-        }
+        complain(&error);
         ExitCode::FAILURE
     })
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "a command line answers on its standard error"
+)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("weft: {error:#}");
 }

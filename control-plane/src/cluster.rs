@@ -1,6 +1,6 @@
 //! What a replica keeps in the Kubernetes API, beside reading the mesh from it:
 //! the authority's Secret, who holds the Lease, the webhooks' keys, what is
-//! answered to routes and policies.
+//! answered to routes and policies, which pods the mesh has missed.
 //!
 //! `app` starts these with one client. All that is durable is an object there,
 //! so that replicas keep nothing and any of them may do anything; what only one
@@ -20,6 +20,7 @@ pub(crate) mod namespace;
 pub(crate) mod review;
 pub(crate) mod rotation;
 pub(crate) mod status;
+pub(crate) mod unmeshed;
 mod warning;
 pub(crate) mod webhook;
 
@@ -27,6 +28,10 @@ pub(crate) mod webhook;
 pub(crate) const LEASE: &str = "weft-control-plane";
 /// The Secret of an authority that was made here.
 pub(crate) const AUTHORITY: &str = "weft-ca";
+
+/// Labels of the control plane's own pods (charts/weft/templates/_helpers.tpl).
+pub(crate) const REPLICAS: &str =
+    "app.kubernetes.io/name=weft,app.kubernetes.io/component=control-plane";
 
 /// No call of ours takes long; a hung connection must not hold a duty up.
 const CALL: Duration = Duration::from_secs(5);

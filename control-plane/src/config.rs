@@ -104,6 +104,11 @@ pub struct Config {
     #[arg(long, env = "WEFT_STATUS_SOCKET", value_name = "PATH")]
     pub(crate) status_socket: Option<PathBuf>,
 
+    // Whoever may forward a port into the pod may look: the API server decides.
+    /// The same over TCP, on a loopback address, for `weft status` through a port-forward; default: nowhere
+    #[arg(long, env = "WEFT_STATUS_LISTEN", value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub(crate) status_listen: Option<SocketAddr>,
+
     /// What is logged, as `level` or `module=level,...`
     #[arg(long, env = "WEFT_LOG", default_value = "info")]
     pub log: String,
@@ -139,6 +144,13 @@ fn address(text: &str) -> Result<Address, String> {
             .parse()
             .map(Address::Tcp)
             .map_err(|_| "an address is ADDRESS:PORT or unix:PATH".to_owned()),
+    }
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        _ => Err("an address of the loopback and a port: 127.0.0.1:15022".to_owned()),
     }
 }
 
@@ -251,6 +263,8 @@ mod tests {
             Ok(Address::Tcp("[::]:1".parse().unwrap()))
         );
         assert!(address("weft").is_err() && address("unix:").is_err());
+        assert!(loopback("127.0.0.1:1").is_ok() && loopback("[::1]:1").is_ok());
+        assert!(loopback("0.0.0.0:1").is_err() && loopback("[::]:1").is_err());
         assert!(
             range("10.0.0.0/33").is_err()
                 && range("fd00::/129").is_err()

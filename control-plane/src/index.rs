@@ -10,6 +10,7 @@
 
 mod dirty;
 mod endpoints;
+mod left_out;
 mod problems;
 mod ranges;
 mod routes;
@@ -186,6 +187,25 @@ impl Index {
     pub fn meshed_pods(&self) -> impl Iterator<Item = &Pod> {
         let pods = self.tables.pods.values();
         pods.filter(|it| !it.finished && endpoints::is_meshed(&self.tables, it))
+    }
+
+    /// Pods that have no proxy though they or their namespaces ask for one, as
+    /// far as their metadata tells; by namespace. None of `spared`.
+    pub fn left_out_pods(&self, spared: &[&str]) -> impl Iterator<Item = &Pod> {
+        let namespaces = self.tables.namespaces.values();
+        let asking = namespaces.filter(move |it| !spared.contains(&it.name.as_str()));
+        asking.flat_map(|namespace| {
+            let pods = self.tables.pods_by_namespace.of(&namespace.name);
+            let pods = pods.filter_map(|name| self.tables.pods.get(name));
+            pods.filter(|pod| left_out::is_left_out(namespace, pod))
+        })
+    }
+
+    /// Namespaces whose pods ask for what their Pod Security Standard refuses,
+    /// with its name.
+    pub fn refusing_namespaces(&self) -> impl Iterator<Item = (&str, &str)> {
+        let namespaces = self.tables.namespaces.values();
+        namespaces.filter_map(left_out::refusing)
     }
 
     pub fn pods(&self) -> impl Iterator<Item = &Name> {

@@ -243,6 +243,9 @@ pub struct Pod {
     pub ports: BTreeMap<String, u16>,
     /// What its own label `weft.dev/inject` says; `None`: its namespace decides.
     pub inject: Option<bool>,
+    /// What that label says where `inject` is what the webhook has done: a pod
+    /// may ask for a proxy and have none.
+    pub asked: Option<bool>,
     /// Shares its node's addresses, so it has no proxy and owns none of them.
     pub host_network: bool,
     pub ready: bool,

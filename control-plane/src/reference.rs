@@ -70,7 +70,9 @@ pub fn metrics() -> Result<Vec<Metric>, std::fmt::Error> {
     let reviews = admission::metrics::Metrics::new();
     reviews.count(admission::metrics::Verdict::Injected, 0.0);
     reviews.register(&mut registry);
-    cluster::metrics::Metrics::default().register(&mut registry);
+    let in_cluster = cluster::metrics::Metrics::default();
+    in_cluster.tell_unmeshed(std::iter::once(("shop".to_owned(), 1)));
+    in_cluster.register(&mut registry);
     let source = kubernetes::metrics::Metrics::new();
     source.hear_all();
     source.register(&mut registry);

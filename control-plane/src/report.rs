@@ -15,6 +15,79 @@ pub(crate) struct Report {
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) problems: Vec<Problem>,
+    /// Who says this, or was asked and did not answer.
+    #[serde(default)]
+    pub(crate) replicas: Vec<Replica>,
+    /// Pods of the mesh whose proxies are connected to no replica that answered.
+    #[serde(default)]
+    pub(crate) not_connected: Vec<Disconnected>,
+    #[serde(default)]
+    pub(crate) authority: Authority,
+    /// `None`: nobody has looked. A replica that holds the Lease does.
+    #[serde(default)]
+    pub(crate) unmeshed: Option<Unmeshed>,
+    #[serde(default)]
+    pub(crate) refusing: Vec<Refusing>,
+}
+
+/// A replica of the control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// Why it did not answer; empty: it did.
+    pub(crate) error: String,
+}
+
+/// A pod of the mesh whose proxy is not connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Disconnected {
+    /// "namespace/pod".
+    pub(crate) pod: String,
+    /// It serves, by what it has received before.
+    pub(crate) ready: bool,
+}
+
+/// Who signs, and whom the mesh trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Authority {
+    /// Until what signs, or a certificate above it, ends; `None`: not known.
+    pub(crate) ends_seconds: Option<i64>,
+    pub(crate) roots: Vec<Root>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Root {
+    /// Its SHA-256.
+    pub(crate) root: String,
+    /// Negative once it has expired.
+    pub(crate) ends_seconds: i64,
+}
+
+/// Pods that ask for a proxy and have none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Unmeshed {
+    /// Since somebody looked.
+    pub(crate) seconds_ago: f64,
+    pub(crate) pods: Vec<UnmeshedPod>,
+    /// Further ones.
+    pub(crate) left_out: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnmeshedPod {
+    /// "namespace/pod".
+    pub(crate) pod: String,
+    pub(crate) message: String,
+    pub(crate) remedy: String,
+}
+
+/// A namespace that asks for the mesh and enforces what refuses its pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Refusing {
+    pub(crate) namespace: String,
+    /// The Pod Security Standard.
+    pub(crate) level: String,
 }
 
 /// A connected proxy.
@@ -33,6 +106,9 @@ pub(crate) struct Proxy {
     pub(crate) rejects: Vec<Reject>,
     /// Policy that it can't express and that it received as deny.
     pub(crate) denied: Vec<String>,
+    /// Of the certificate that it connected with.
+    #[serde(default)]
+    pub(crate) certificate_expires_seconds: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

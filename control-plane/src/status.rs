@@ -32,6 +32,10 @@ const LIMITS: Limits = Limits {
     head: 16 * 1024,
 };
 
+/// Of the pod's loopback, where the report is answered to who forwards a port;
+/// a proxy's page for people has the same (docs/ports.md).
+pub(crate) const PORT: u16 = 15022;
+
 /// What a path says.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {

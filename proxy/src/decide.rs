@@ -21,6 +21,12 @@ use crate::{
     request, route,
 };
 
+/// How many fields of `sent` are not in `read`, which was decoded from it: the
+/// control plane counts what a newer proxy says as a proxy counts its word.
+pub fn unknown_fields(sent: &[u8], read: &impl prost::Message) -> u64 {
+    explain::unknown_fields(sent, read)
+}
+
 /// A request that somebody asks about.
 #[derive(Clone, Debug)]
 pub struct Request {

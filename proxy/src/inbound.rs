@@ -15,7 +15,6 @@ use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     addr::OrigDst,
-    around::Prefixed,
     authz::{self, Denial},
     detect::{self, First, Hello, Patience, Verdict},
     discovery::{Backend, Protocol, Snapshot},
@@ -27,6 +26,7 @@ use crate::{
     identity::Peer,
     listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
+    prefixed::Prefixed,
     record::{ConnectionRecord, Recorder},
     request::Request,
     sock,
@@ -98,7 +98,7 @@ impl Inbound {
                 .await
             {
                 Ok(Hello::Complete(hello)) if hello.is_mesh() => {
-                    return Box::pin(self.mesh(conn, first, heard, record)).await;
+                    return Box::pin(self.mesh(conn, first, record)).await;
                 }
                 Ok(_) => {}
                 Err(_) => return record.opaque().finish(Outcome::CallerLeft),
@@ -118,13 +118,7 @@ impl Inbound {
         Some(declared.map_or(Protocol::Detect, |declared| declared.protocol))
     }
 
-    async fn mesh(
-        &self,
-        conn: Conn,
-        first: BytesMut,
-        heard: Option<local::Dialled>,
-        record: ConnectionRecord,
-    ) {
+    async fn mesh(&self, conn: Conn, first: BytesMut, record: ConnectionRecord) {
         let Conn {
             stream,
             destination,
@@ -150,8 +144,6 @@ impl Inbound {
         record.peer(&peer);
         match alpn {
             Alpn::Http => {
-                // Its pool has connections of its own.
-                drop(heard);
                 let server = self.server(destination, peer, true, record);
                 tokio::select! {
                     () = server.http2(stream) => {}
@@ -163,7 +155,7 @@ impl Inbound {
                     peer: &peer,
                     destination,
                     session: Some(&session),
-                    dialled: heard,
+                    dialled: None,
                 };
                 Box::pin(self.opaque(stream, BytesMut::new(), caller, &record)).await;
             }

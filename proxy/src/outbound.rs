@@ -14,7 +14,6 @@ use bytes::BytesMut;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    around::Prefixed,
     authz::{Denial, Permit},
     detect::{self, First, Patience, Verdict},
     discovery::{Asker, Backend, Meaning, Protocol, ServicePort},
@@ -26,6 +25,7 @@ use crate::{
     identity::Peer,
     listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
+    prefixed::Prefixed,
     record::{ConnectionRecord, Recorder},
     request::Request,
     route, sock,

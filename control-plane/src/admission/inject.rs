@@ -137,6 +137,14 @@ fn read(object: &Value) -> Result<Pod, Refusal> {
     })
 }
 
+/// Whether the webhook leaves this pod without a proxy, for whatever reason of
+/// the pod's own.
+pub(crate) fn is_left(it: &Pod) -> bool {
+    let spec = it.spec.clone().unwrap_or_default();
+    let annotations = it.metadata.annotations.clone().unwrap_or_default();
+    matches!(left(it, &spec, &annotations), Ok(Some(_)))
+}
+
 fn left(
     it: &Pod,
     spec: &PodSpec,

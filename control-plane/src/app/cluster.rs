@@ -21,6 +21,7 @@ use crate::{
         metrics::Metrics,
         rotation::Rotation,
         status::Writer,
+        unmeshed::Finder,
         webhook,
     },
     config::Config,
@@ -95,6 +96,13 @@ impl Member {
             content: self.content,
             holds: elected.holds.clone(),
         };
+        let finder = Finder {
+            cluster: self.cluster.clone(),
+            clock: self.clock,
+            hub: hub.clone(),
+            holds: elected.holds.clone(),
+            metrics: self.metrics,
+        };
         let answers = Writer {
             cluster: self.cluster,
             clock: self.clock,
@@ -105,6 +113,7 @@ impl Member {
             runtime::spawn(keys.keep(elected.holds.clone())),
             runtime::spawn(rotation.run()),
             runtime::spawn(answers.run()),
+            runtime::spawn(finder.run()),
         ];
         duties.extend(serving);
         Ok((elected, duties))

@@ -17,6 +17,7 @@ use crate::{
     cluster,
     config::{Config, Source},
     model::Name,
+    report::{Replica, Report},
     runtime::{self, Task},
     serve::{
         accept,
@@ -72,19 +73,56 @@ pub(super) async fn start(
             leaving.clone(),
         )));
     }
+    let me = Me {
+        name: config.replica.clone().unwrap_or_default(),
+        clock,
+        in_cluster: in_cluster.clone(),
+    };
+    for listener in for_people(config).await? {
+        let (hub, me) = (hub.clone(), me.clone());
+        let answers = Arc::new(move |path: &str, query: &str| look(path, query, hub.clone(), &me));
+        let serving = status::serve(listener, answers, leaving.clone());
+        tasks.push(runtime::spawn(serving));
+    }
+    Ok(tasks)
+}
+
+/// Where the report is served: none of them changes anything.
+async fn for_people(config: &Config) -> anyhow::Result<Vec<status::Listener>> {
+    let mut listeners = Vec::new();
     if let Some(path) = &config.status_socket {
         let listener = accept::bind_unix(path, 0o600)
             .with_context(|| format!("listening on {} (--status-socket)", path.display()))?;
-        let hub = hub.clone();
-        let answers =
-            Arc::new(move |path: &str, query: &str| look(path, query, hub.clone(), clock));
-        tasks.push(runtime::spawn(status::serve(
-            status::Listener::Unix(listener),
-            answers,
-            leaving.clone(),
-        )));
+        listeners.push(status::Listener::Unix(listener));
     }
-    Ok(tasks)
+    if let Some(address) = config.status_listen {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address} (--status-listen)"))?;
+        listeners.push(status::Listener::Tcp(listener));
+    }
+    Ok(listeners)
+}
+
+/// What a report says of who makes it.
+#[derive(Clone)]
+struct Me {
+    name: String,
+    clock: Wall,
+    in_cluster: cluster::metrics::Metrics,
+}
+
+impl Me {
+    fn sign(&self, report: &mut Report) {
+        report.replicas = vec![Replica {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            error: String::new(),
+        }];
+        let now = i64::try_from(self.clock.seconds()).unwrap_or(i64::MAX);
+        let ends = self.in_cluster.signer_ends.get();
+        report.authority.ends_seconds = (ends > 0).then(|| ends.saturating_sub(now));
+    }
 }
 
 fn health(
@@ -130,12 +168,19 @@ fn health(
     })
 }
 
-fn look(path: &str, query: &str, hub: Hub, clock: Wall) -> Answering {
+fn look(path: &str, query: &str, hub: Hub, me: &Me) -> Answering {
     match path {
-        "/status" => Box::pin(async move {
-            let seconds = clock.seconds();
-            json(hub.ask(move |state| state.report(seconds)).await)
-        }),
+        "/status" => {
+            let me = me.clone();
+            Box::pin(async move {
+                let seconds = me.clock.seconds();
+                let mut report = hub.ask(move |state| state.report(seconds)).await;
+                if let Ok(report) = &mut report {
+                    me.sign(report);
+                }
+                json(report)
+            })
+        }
         "/explain" => {
             let question = question(query);
             Box::pin(async move {

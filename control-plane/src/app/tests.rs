@@ -67,6 +67,14 @@ async fn files_become_a_report_and_a_broken_one_names_its_place() {
     fs::create_dir(&generated).unwrap();
     serve::tests::harness::eventually(async || report().await.synced).await;
     assert_eq!(report().await.problems, []);
+    let whole = report().await;
+    assert_eq!(whole.replicas[0].version, env!("CARGO_PKG_VERSION"));
+    let root = &whole.authority.roots[0];
+    assert!(
+        root.root.len() == 64 && root.ends_seconds > 86_400,
+        "{root:?}"
+    );
+    assert!(whole.authority.ends_seconds.is_some(), "{whole:?}");
     fs::write(
         manifests.join("broken.yaml"),
         "apiVersion: v1\nkind: Service\nmetadata: {name: cart}\nspec: 7\n",

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     whom: Whom,
     /// Explain a directory of manifests instead of a running mesh
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["mesh", "status_socket"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = asking::NAMES)]
     manifests: Option<PathBuf>,
     /// Trust domain of the identities, with --manifests
     #[arg(long, default_value = "cluster.local", requires = "manifests")]
@@ -102,7 +102,7 @@ async fn explanation(arguments: &Arguments) -> anyhow::Result<Explanation> {
         None => {
             let from = &arguments.from;
             let target = format!("/explain?from={from}&host={host}&port={port}");
-            arguments.whom.ask(&target).await?
+            Box::pin(arguments.whom.ask(&target)).await?
         }
     };
     let target = arguments.to.path_and_query();

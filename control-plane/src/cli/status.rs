@@ -7,6 +7,9 @@ use std::{fmt::Write as _, process::ExitCode};
 use super::asking::{self, Output, Whom};
 use crate::report::{Proxy, Report};
 
+/// Lines of pods that are missing; `weft check` has them all.
+const MOST: usize = 20;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -17,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let report: Report = asking::block_on(arguments.whom.ask("/status"))?;
+    let (report, _) = asking::block_on(arguments.whom.report())?;
     asking::print(&match arguments.output {
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
         Output::Table => table(&report),
@@ -42,6 +45,16 @@ fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
         report.trust_domain,
         report.proxies.len()
     )?;
+    for replica in report.replicas.iter().filter(|it| !it.name.is_empty()) {
+        match replica.error.as_str() {
+            "" => writeln!(to, "  replica {} {}", replica.name, replica.version)?,
+            why => writeln!(
+                to,
+                "  replica {} did not answer, and its proxies are missing here: {why}",
+                replica.name
+            )?,
+        }
+    }
     if !report.proxies.is_empty() {
         writeln!(
             to,
@@ -52,6 +65,7 @@ fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
     for proxy in &report.proxies {
         write_proxy(report, proxy, to)?;
     }
+    write_missing(report, to)?;
     if !report.problems.is_empty() {
         writeln!(to, "\nPROBLEMS")?;
     }
@@ -78,6 +92,38 @@ fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
             problem.message,
             problem.remedy
         )?;
+    }
+    Ok(())
+}
+
+/// Pods whose proxies are away, and those that have none.
+fn write_missing(report: &Report, to: &mut String) -> std::fmt::Result {
+    if !report.not_connected.is_empty() {
+        writeln!(to, "\nNOT CONNECTED")?;
+    }
+    for it in report.not_connected.iter().take(MOST) {
+        let says = match it.ready {
+            true => "serves by what it has received before",
+            false => "not ready",
+        };
+        writeln!(to, "  {}: {says}", it.pod)?;
+    }
+    let beyond = report.not_connected.len().saturating_sub(MOST);
+    if beyond > 0 {
+        writeln!(to, "  and {beyond} more")?;
+    }
+    let Some(unmeshed) = report.unmeshed.as_ref() else {
+        return Ok(());
+    };
+    if !unmeshed.pods.is_empty() {
+        writeln!(to, "\nNOT IN THE MESH, THOUGH ASKED FOR")?;
+    }
+    for it in unmeshed.pods.iter().take(MOST) {
+        writeln!(to, "  {}", it.pod)?;
+    }
+    let beyond = unmeshed.pods.len().saturating_sub(MOST) + unmeshed.left_out;
+    if beyond > 0 {
+        writeln!(to, "  and {beyond} more")?;
     }
     Ok(())
 }
@@ -133,7 +179,7 @@ fn write_proxy(report: &Report, proxy: &Proxy, to: &mut String) -> std::fmt::Res
     Ok(())
 }
 
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     match seconds {
         it if it < 60.0 => format!("{it:.1}s"),
         it if it < 3600.0 => format!("{:.0}m", it / 60.0),
@@ -145,7 +191,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Certificate, Problem, Reject, Resource};
+    use crate::report::{Certificate, Disconnected, Problem, Reject, Replica, Resource};
 
     #[test]
     fn the_table_names_what_is_behind_rejected_and_broken() {
@@ -184,6 +230,16 @@ mod tests {
             proxies: vec![proxy],
             certificates: vec![certificate],
             problems: vec![problem],
+            replicas: vec![Replica {
+                name: "weft-control-plane-1".into(),
+                error: "refused".into(),
+                ..Replica::default()
+            }],
+            not_connected: vec![Disconnected {
+                pod: "shop/lost-0".into(),
+                ready: true,
+            }],
+            ..Report::default()
         };
         let text = table(&report);
         for part in [
@@ -194,6 +250,8 @@ mod tests {
             "a bad route",
             "shop.yaml document 2, HTTPRoute shop/cart, spec.rules[0]: no such backend",
             "create it",
+            "replica weft-control-plane-1 did not answer",
+            "shop/lost-0: serves by what it has received before",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -1,8 +1,12 @@
 //! What `cluster` measures, under `weft_authority_` and `weft_cluster_`.
 //!
-//! Registered in `app`. Labels are enums.
+//! Registered in `app`. Labels are the cluster's own objects, bounded.
 
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 
 use crate::ca::signing::Signing;
 
@@ -12,7 +16,16 @@ pub(crate) struct Metrics {
     pub(crate) roots: Gauge,
     pub(crate) secret_unusable: Gauge,
     pub(crate) holder: Gauge,
+    pub(crate) unmeshed: Family<InNamespace, Gauge>,
 }
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(crate) struct InNamespace {
+    pub(crate) namespace: String,
+}
+
+/// Of `unmeshed`; all others are one.
+const MOST_NAMESPACES: usize = 100;
 
 impl Metrics {
     pub(crate) fn trust(&self, signing: &Signing, roots: usize) {
@@ -40,5 +53,23 @@ impl Metrics {
             "1 in the replica that holds the Lease",
             self.holder.clone(),
         );
+        cluster.register(
+            "unmeshed_pods",
+            "Pods that ask for a proxy and have none, by namespace; told by the replica that holds the Lease, (others) beyond 100 namespaces",
+            self.unmeshed.clone(),
+        );
+    }
+
+    /// In place of what was told before.
+    pub(crate) fn tell_unmeshed(&self, by_namespace: impl Iterator<Item = (String, usize)>) {
+        self.unmeshed.clear();
+        for (at, (namespace, count)) in by_namespace.enumerate() {
+            let namespace = match at < MOST_NAMESPACES {
+                true => namespace,
+                false => "(others)".to_owned(),
+            };
+            let gauge = self.unmeshed.get_or_create(&InNamespace { namespace });
+            gauge.inc_by(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }

@@ -171,7 +171,6 @@ pub(super) fn is_meshed(tables: &Tables, pod: &Pod) -> bool {
 }
 
 const INJECT: &str = "weft.dev/inject";
-
 type Listing<'a> = (&'a Slice, &'a SliceEndpoint);
 
 fn listings_of<'a>(

@@ -15,18 +15,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::BufMut;
-use prost::encoding::encode_varint;
+use bytes::{Buf, BufMut};
+use prost::{Message as _, encoding::encode_varint};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::Stream;
 use tonic::{
     Request, Status, Streaming,
     body::Body,
-    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, NamedService, StreamingService},
 };
-use tonic_prost::{ProstCodec, ProstDecoder};
-use weft_proto::v1::{Hello, WatchRequest, WatchResponse, watch_request::Message};
+use weft_proto::v1::{Hello, WatchRequest, watch_request::Message};
+use weft_proxy::decide;
 
 use crate::{
     model::Name,
@@ -34,6 +34,7 @@ use crate::{
     serve::{
         accept::Peer,
         hub::Stranger,
+        metrics::Metrics,
         resource::ResourceName,
         session::{Context, Response, Session},
         stream::Caller,
@@ -67,8 +68,9 @@ impl tower::Service<http::Request<Body>> for Discovery {
         }
         let watch = Watch(self.0.clone());
         Box::pin(async move {
+            let codec = WatchCodec(watch.0.metrics.clone());
             let mut grpc =
-                Grpc::new(WatchCodec).apply_max_message_size_config(Some(LONGEST_REQUEST), None);
+                Grpc::new(codec).apply_max_message_size_config(Some(LONGEST_REQUEST), None);
             Ok(grpc.streaming(watch, request).await)
         })
     }
@@ -129,7 +131,7 @@ async fn watch(
     };
     let wake = Arc::new(Notify::new());
     let (identity, joined) = (verified.identity.clone(), wake.clone());
-    let signed = verified.signed;
+    let (signed, expires) = (verified.signed, verified.expires);
     let id = context
         .hub
         .ask(move |state| {
@@ -155,6 +157,7 @@ async fn watch(
                 version,
                 features,
                 signed,
+                expires,
             };
             tracing::info!(pod = %caller.pod, version = %caller.version, "a proxy watches");
             Ok::<_, Status>(state.join(caller, &joined, held))
@@ -199,22 +202,37 @@ fn held(hello: &Hello) -> HashMap<ResourceName, u64> {
     named.collect()
 }
 
-/// Writes responses whose fields are already encoded.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct WatchCodec;
+/// Writes responses whose fields are already encoded, and counts what requests
+/// say beyond our knowledge.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchCodec(pub(crate) Metrics);
 
 impl Codec for WatchCodec {
     type Encode = Response;
     type Decode = WatchRequest;
     type Encoder = ResponseEncoder;
-    type Decoder = ProstDecoder<WatchRequest>;
+    type Decoder = Self;
 
     fn encoder(&mut self) -> ResponseEncoder {
         ResponseEncoder
     }
 
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<WatchResponse, WatchRequest>::raw_decoder(BufferSettings::default())
+    fn decoder(&mut self) -> Self {
+        self.clone()
+    }
+}
+
+impl Decoder for WatchCodec {
+    type Item = WatchRequest;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<WatchRequest>, Status> {
+        let bytes = from.copy_to_bytes(from.remaining());
+        let request = WatchRequest::decode(bytes.clone())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let unknown = decide::unknown_fields(&bytes, &request);
+        self.0.unknown_fields.inc_by(unknown);
+        Ok(Some(request))
     }
 }
 

@@ -36,6 +36,7 @@ mod holdings;
 mod origins;
 mod proxies;
 mod reports;
+pub(crate) mod unmeshed;
 
 type Ask = Box<dyn FnOnce(&mut State) + Send>;
 
@@ -92,6 +93,7 @@ pub(crate) struct State {
     file_problems: Vec<FileProblem>,
     origins: HashMap<Key, Origin>,
     other_problems: BTreeMap<&'static str, report::Problem>,
+    unmeshed: Option<unmeshed::Told>,
     synced: bool,
     /// Moves with what `answers` says; never 0.
     answered: u64,
@@ -152,6 +154,7 @@ impl State {
             file_problems: Vec::new(),
             origins: HashMap::new(),
             other_problems: BTreeMap::new(),
+            unmeshed: None,
             synced: false,
             answered: 1,
             last_id: 0,

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) certificates_refused: Family<CertificateRefused, Counter>,
     pub(crate) propagation: Histogram,
     pub(crate) problems: Gauge,
+    pub(crate) unknown_fields: Counter,
 }
 
 /// A connection that came to nothing.
@@ -115,6 +116,7 @@ impl Metrics {
             certificates_refused: Family::default(),
             propagation: Histogram::new(PROPAGATION),
             problems: Gauge::default(),
+            unknown_fields: Counter::default(),
         }
     }
 
@@ -169,6 +171,11 @@ impl Metrics {
             "problems",
             "Objects and files that can't hold as they are",
             self.problems.clone(),
+        );
+        control.register(
+            "unknown_fields",
+            "Fields that came and were ignored, since a proxy is newer than this control plane",
+            self.unknown_fields.clone(),
         );
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Caller {
     pub(crate) version: String,
     pub(crate) features: Vec<String>,
     pub(crate) signed: Signed,
+    /// When the certificate ends; seconds since the epoch.
+    pub(crate) expires: u64,
 }
 
 #[derive(Debug)]

@@ -31,6 +31,7 @@ pub(crate) use filter::{Filter, HeaderModifier};
 pub(crate) use key::Key;
 pub(crate) use route::{RouteRetry, RouteRule};
 pub(crate) use service::{Service, Target};
+pub(crate) use unknown::count as unknown_fields;
 
 /// What this proxy can enforce; the control plane renders policy in it alone.
 pub(crate) const FEATURES: &[&str] = &[

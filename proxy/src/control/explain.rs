@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+pub(crate) use super::decode::unknown_fields;
 use super::{decode, store::Store};
 use crate::discovery::Snapshot;
 

@@ -20,12 +20,11 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
 use crate::{
-    around::{Around, Reading},
     identity::SpiffeId,
     outcome::Reason,
     tls::{
         Alpn, HANDSHAKE_DEADLINE,
-        certs::{Bundle, Certificate, Session, Store},
+        certs::{Certificate, Material, Session, Store},
         reason_of,
         verify::{Proof, Verifier},
     },
@@ -65,15 +64,8 @@ pub(crate) async fn connect(
 ) -> Result<Connected, Reason> {
     let material = store.current();
     let own = store.own(&material)?;
-    let (mut stream, proof) = handshake(
-        tcp,
-        expected,
-        alpn.as_str(),
-        store,
-        &material.bundle,
-        Some(&own),
-    )
-    .await?;
+    let (mut stream, proof) =
+        handshake(tcp, expected, alpn.as_str(), store, &material, Some(&own)).await?;
     stream
         .get_mut()
         .1
@@ -82,9 +74,7 @@ pub(crate) async fn connect(
     let session = Session::new(proof, Some(&own), store.wall().now());
     let stream = MeshStream {
         stream,
-        reading: Noting {
-            refusal: Some(refusal.clone()),
-        },
+        refusal: Some(refusal.clone()),
     };
     Ok(Connected {
         stream,
@@ -93,8 +83,7 @@ pub(crate) async fn connect(
     })
 }
 
-/// To the control plane, which proves itself by one of `roots`: `h2`, with our
-/// certificate where `own` is given.
+/// To the control plane: `h2`, with our certificate where `own` is given.
 ///
 /// # Errors
 /// As `connect`.
@@ -102,10 +91,10 @@ pub(crate) async fn to_control_plane<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     expected: &SpiffeId,
     store: &Store,
-    roots: &Arc<Bundle>,
     own: Option<&Certificate>,
 ) -> Result<(TlsStream<S>, Session), Reason> {
-    let (stream, proof) = handshake(stream, expected, "h2", store, roots, own).await?;
+    let material = store.current();
+    let (stream, proof) = handshake(stream, expected, "h2", store, &material, own).await?;
     Ok((stream, Session::new(proof, own, store.wall().now())))
 }
 
@@ -114,11 +103,11 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     expected: &SpiffeId,
     alpn: &str,
     store: &Store,
-    roots: &Arc<Bundle>,
+    material: &Material,
     own: Option<&Certificate>,
 ) -> Result<(TlsStream<S>, Proof), Reason> {
     let verifier = Verifier::new(
-        Arc::clone(roots),
+        material.bundle.clone(),
         store.trust_domain(),
         Some(expected.clone()),
     );
@@ -147,11 +136,9 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Bytes to and from the peer's proxy.
-pub(crate) type MeshStream = Around<TlsStream<TcpStream>, Noting>;
-
-/// Notes the reason of a late refusal.
 #[derive(Debug)]
-pub(crate) struct Noting {
+pub(crate) struct MeshStream {
+    stream: TlsStream<TcpStream>,
     /// Until the first byte arrives.
     refusal: Option<Refusal>,
 }
@@ -160,10 +147,8 @@ impl MeshStream {
     pub(crate) fn tcp(&self) -> &TcpStream {
         self.stream.get_ref().0
     }
-}
 
-impl Noting {
-    fn note(&self, error: &io::Error) {
+    fn note(&mut self, error: &io::Error) {
         if let (Some(refusal), Some(reason)) = (&self.refusal, reason_of(error)) {
             // The first reason stays.
             let _ = refusal.0.set(reason);
@@ -171,20 +156,50 @@ impl Noting {
     }
 }
 
-impl Reading<TlsStream<TcpStream>> for Noting {
+impl AsyncRead for MeshStream {
     fn poll_read(
-        &mut self,
-        stream: &mut TlsStream<TcpStream>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         let before = into.filled().len();
-        let polled = Pin::new(stream).poll_read(cx, into);
+        let polled = Pin::new(&mut this.stream).poll_read(cx, into);
         match &polled {
-            Poll::Ready(Err(error)) => self.note(error),
-            Poll::Ready(Ok(())) if into.filled().len() > before => self.refusal = None,
+            Poll::Ready(Err(error)) => this.note(error),
+            Poll::Ready(Ok(())) if into.filled().len() > before => this.refusal = None,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         polled
+    }
+}
+
+impl AsyncWrite for MeshStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

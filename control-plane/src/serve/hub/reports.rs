@@ -1,10 +1,15 @@
 //! The hub's state as an operator sees it. Reads, never changes.
 
+use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use crate::{
-    model::Name,
-    report::{Certificate, Explained, Problem, Proxy, Reject, Report, Resource},
+    model::{Name, Pod},
+    report::{
+        Authority, Certificate, Disconnected, Explained, Problem, Proxy, Refusing, Reject, Report,
+        Resource, Root,
+    },
+    roots::Fingerprint,
     serve::{
         explain::{self, Unexplained},
         hub::{State, origins},
@@ -20,18 +25,14 @@ impl State {
             .streams
             .values()
             .filter(|it| !it.is_gone())
-            .map(|it| self.proxy(it))
+            .map(|it| self.proxy(it, now_seconds))
             .collect();
         proxies.sort_by(|a, b| a.pod.cmp(&b.pod));
-        let since = |then: u64| {
-            let signed = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
-            signed(now_seconds).saturating_sub(signed(then))
-        };
         let certificates = self.certificates.iter().map(|(pod, it)| Certificate {
             pod: pod.to_string(),
             identity: it.identity.clone(),
-            age_seconds: since(it.issued),
-            expires_seconds: -since(it.expires),
+            age_seconds: left(now_seconds, it.issued),
+            expires_seconds: left(it.expires, now_seconds),
             root: it.root.to_string(),
         });
         Report {
@@ -40,7 +41,55 @@ impl State {
             proxies,
             certificates: certificates.collect(),
             problems: self.problems(),
+            replicas: Vec::new(),
+            not_connected: self.not_connected(),
+            authority: self.authority(now_seconds),
+            unmeshed: self.unmeshed(),
+            refusing: self.refusing(),
         }
+    }
+
+    /// A pod that has lost its proxy's stream a moment ago is one of them.
+    fn not_connected(&self) -> Vec<Disconnected> {
+        let is_connected = |pod: &&Pod| {
+            let stream = self.pods.get(&pod.name);
+            let stream = stream.and_then(|id| self.streams.get(id));
+            stream.is_some_and(|it| !it.is_gone())
+        };
+        let pods = self.index.meshed_pods().filter(|it| !it.terminating);
+        pods.filter(|pod| !is_connected(pod))
+            .map(|pod| Disconnected {
+                pod: pod.name.to_string(),
+                ready: pod.ready,
+            })
+            .collect()
+    }
+
+    fn authority(&self, now_seconds: u64) -> Authority {
+        let now = i64::try_from(now_seconds).unwrap_or(i64::MAX);
+        let ends = |root: &CertificateDer<'_>| {
+            let parsed = x509_parser::parse_x509_certificate(root).ok()?.1;
+            Some(parsed.validity().not_after.timestamp())
+        };
+        let roots = self.roots.iter().filter_map(|root| {
+            Some(Root {
+                root: Fingerprint::of(root).to_string(),
+                ends_seconds: ends(root)?.saturating_sub(now),
+            })
+        });
+        Authority {
+            ends_seconds: None,
+            roots: roots.collect(),
+        }
+    }
+
+    fn refusing(&self) -> Vec<Refusing> {
+        let refusing = self.index.refusing_namespaces();
+        let told = refusing.map(|(namespace, level)| Refusing {
+            namespace: namespace.to_owned(),
+            level: level.to_owned(),
+        });
+        told.collect()
     }
 
     /// # Errors
@@ -59,7 +108,7 @@ impl State {
         explain::explain(world, from, host, port)
     }
 
-    fn proxy(&self, stream: &Stream) -> Proxy {
+    fn proxy(&self, stream: &Stream, now_seconds: u64) -> Proxy {
         let now = Instant::now();
         let entries = || {
             let of = |name| self.shelf.find(name, &stream.view);
@@ -96,6 +145,7 @@ impl State {
             denied: entries()
                 .flat_map(|(_, _, entry)| entry.denied.iter().cloned())
                 .collect(),
+            certificate_expires_seconds: left(stream.caller.expires, now_seconds),
         }
     }
 
@@ -130,6 +180,12 @@ impl State {
         problems.sort();
         problems
     }
+}
+
+/// Seconds until `then`; negative when it is over.
+fn left(then: u64, now: u64) -> i64 {
+    let signed = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+    signed(then).saturating_sub(signed(now))
 }
 
 fn hexadecimal(version: Version) -> String {

@@ -30,6 +30,7 @@ struct Stage {
     responses: mpsc::Receiver<Result<Response, Status>>,
     closer: Closer,
     hub: Hub,
+    metrics: Metrics,
     started: Instant,
     going: watch::Sender<bool>,
     _tls: watch::Sender<Arc<Tls>>,
@@ -53,6 +54,7 @@ async fn stage(life: u64) -> Stage {
         version: String::new(),
         features: Vec::new(),
         signed: signed(),
+        expires: 0,
     };
     let joined = wake.clone();
     let join = move |state: &mut State| {
@@ -80,11 +82,11 @@ async fn stage(life: u64) -> Stage {
         clock,
         tls: tls_out,
         going: going_out,
-        metrics,
+        metrics: metrics.clone(),
     };
     let (requests, incoming) = mpsc::channel(64);
     let body = StreamBody::new(ReceiverStream::new(incoming));
-    let decoder = WatchCodec.decoder();
+    let decoder = WatchCodec(context.metrics.clone()).decoder();
     let streaming = Streaming::new_request(decoder, tonic::body::Body::new(body), None, None);
     let (out, responses) = mpsc::channel(1);
     let session = Session::new(context, id, wake, peer, Arc::new(verified));
@@ -94,6 +96,7 @@ async fn stage(life: u64) -> Stage {
         responses,
         closer,
         hub,
+        metrics,
         started: Instant::now(),
         _tls: tls,
         going,
@@ -103,10 +106,15 @@ async fn stage(life: u64) -> Stage {
 
 impl Stage {
     async fn acknowledge(&self, nonce: u64) {
+        self.say(nonce, &[]).await;
+    }
+
+    /// An acknowledgement, and `more` that a newer proxy says beside it.
+    async fn say(&self, nonce: u64, more: &[u8]) {
         let message = WatchRequest {
             message: Some(Message::Acknowledge(nonce)),
-        }
-        .encode_to_vec();
+        };
+        let message = [message.encode_to_vec(), more.to_vec()].concat();
         let mut framed = vec![0];
         framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
         framed.extend_from_slice(&message);
@@ -123,6 +131,21 @@ fn is_heartbeat(response: &Response) -> bool {
         .unwrap()
         .heartbeat
         .is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_newer_proxy_says_beyond_our_knowledge_is_counted_and_does_no_harm() {
+    let mut stage = stage(86_400).await;
+    let response = stage.responses.recv().await.unwrap().unwrap();
+    // Field 900 with a number, 901 with a text.
+    let newer = [0xa0, 0x38, 0x2a, 0xaa, 0x38, 3, b'n', b'e', b'w'];
+    stage.say(response.nonce, &newer).await;
+    let next = stage.responses.recv().await.unwrap().unwrap();
+    assert_eq!(stage.metrics.unknown_fields.get(), 2);
+    stage.acknowledge(next.nonce).await;
+    let last = stage.responses.recv().await.unwrap();
+    assert!(last.is_ok(), "the stream goes on");
+    assert_eq!(stage.metrics.unknown_fields.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,10 +70,19 @@ async fn a_proxy_that_answers_nothing_is_disconnected_and_forgotten() {
     let plane = Plane::with_shop(Duration::from_millis(50)).await;
     let mut watcher = plane.watch("cart-0").await;
     watcher.next().await;
+    let report = async || plane.hub.ask(|state| state.report(0)).await.unwrap();
+    let is_away = |report: &crate::report::Report| {
+        let mut away = report.not_connected.iter();
+        away.any(|it| it.pod == "shop/cart-0")
+    };
+    let connected = report().await;
+    assert!(!is_away(&connected), "{connected:?}");
+    assert!(connected.proxies[0].certificate_expires_seconds > 0);
     // It goes on reading: being alive is answering.
     while let Ok(Some(_)) = watcher.hear().await {}
-    let report = plane.hub.ask(|state| state.report(0)).await.unwrap();
-    assert!(report.proxies.is_empty());
+    let left = report().await;
+    assert!(left.proxies.is_empty());
+    assert!(is_away(&left), "{left:?}");
 }
 
 #[tokio::test]

@@ -311,6 +311,7 @@ async fn a_large_answer_comes_in_pieces_with_the_heartbeat_in_the_last() {
             version: String::new(),
             features: Vec::new(),
             signed: signed(),
+            expires: 0,
         };
         let id = state.join(caller, &joined, HashMap::new());
         for at in 0..services {

@@ -228,9 +228,23 @@ fn without_proxy(value: &Value) -> model::Pod {
         name: name(value),
         uid: text(value, "/metadata/uid").to_owned(),
         inject: Some(false),
+        asked: asked(value),
         terminating: value.pointer("/metadata/deletionTimestamp").is_some(),
         weight: 1,
         ..model::Pod::default()
+    }
+}
+
+/// A mirror of a node's static pod passes no webhook, whatever it says.
+fn asked(value: &Value) -> Option<bool> {
+    let metadata = |map: &str, key: &str| value.get("metadata")?.get(map)?.get(key)?.as_str();
+    if metadata("annotations", "kubernetes.io/config.mirror").is_some() {
+        return Some(false);
+    }
+    match metadata("labels", pod::INJECT) {
+        Some("enabled") => Some(true),
+        Some("disabled") => Some(false),
+        _ => None,
     }
 }
 

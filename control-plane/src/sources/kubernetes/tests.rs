@@ -449,6 +449,26 @@ async fn a_pod_that_comes_back_with_a_proxy_is_meshed_whichever_watch_is_first()
     listener.until(|it| it.pod("shop/web-0").is_none()).await;
 }
 
+#[test]
+fn of_a_pod_without_a_proxy_it_is_known_whether_it_asked_for_one() {
+    let row = WATCHED
+        .iter()
+        .find(|it| it.label == "unmeshed-pods")
+        .unwrap();
+    let asked = |metadata: Value| match row.decode(json!({"metadata": metadata})) {
+        Ok(Some(Object::Pod(pod))) => (pod.inject, pod.asked),
+        other => panic!("{other:?}"),
+    };
+    let label = |says: &str| json!({"name": "a", "labels": {"weft.dev/inject": says}});
+    assert_eq!(asked(json!({"name": "a"})), (Some(false), None));
+    assert_eq!(asked(label("enabled")), (Some(false), Some(true)));
+    assert_eq!(asked(label("disabled")), (Some(false), Some(false)));
+    assert_eq!(asked(label("perhaps")), (Some(false), None));
+    let mut mirror = label("enabled");
+    mirror["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
+    assert_eq!(asked(mirror), (Some(false), Some(false)));
+}
+
 /// The two watches of pods are not in step: every order has to end well, and on
 /// the way nothing meshed may be told to have no proxy.
 #[test]

@@ -39,6 +39,7 @@ pub(crate) fn convert(it: &Pod) -> Result<model::Pod, Refusal> {
     Ok(model::Pod {
         uid: uid(it, &service_account, &addresses),
         inject: inject(&labels)?,
+        asked: inject(&labels)?,
         host_network: spec.host_network.unwrap_or(false),
         ready: is_ready(&status),
         terminating: it.metadata.deletion_timestamp.is_some(),

@@ -159,6 +159,7 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
         ]
         .into(),
         inject: Some(true),
+        asked: Some(true),
         host_network: false,
         ready: true,
         terminating: false,

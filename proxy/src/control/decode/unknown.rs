@@ -15,7 +15,7 @@ use prost::Message;
 /// Nothing is walked unless the lengths differ, so that messages of an equal
 /// control plane cost a sum. A default that is sent all the same would count as
 /// well; encoders leave defaults out.
-pub(super) fn count(sent: &[u8], read: &impl Message) -> u64 {
+pub(crate) fn count(sent: &[u8], read: &impl Message) -> u64 {
     if read.encoded_len() == sent.len() {
         return 0;
     }

@@ -117,8 +117,7 @@ impl<P: Planner> Server<P> {
             return;
         }
         let (parts, body) = request.into_parts();
-        let mut request = two::Request(parts);
-        let host = request.settle_host();
+        let request = two::Request(parts);
         let field = |name: &str| request.0.headers.get(name).map(|value| value.as_bytes());
         let attempt = if self.is_mesh {
             answer::attempt(field(ATTEMPT))
@@ -142,7 +141,7 @@ impl<P: Planner> Server<P> {
             traceparent: field("traceparent"),
         });
         let answer = two::Answer::new(respond, &request, self.is_mesh);
-        let refused = host.and_then(|()| self.fits(&request));
+        let refused = self.unfit(&request);
         let mut call = Call::<Two> {
             body: two::Incoming::new(body),
             answer,
@@ -150,26 +149,26 @@ impl<P: Planner> Server<P> {
             attempt,
         };
         match refused {
-            Ok(()) => exchange(&self.cx, &self.planner, &mut call, record).await,
-            Err(reason) => {
+            None => exchange(&self.cx, &self.planner, &mut call, record).await,
+            Some(reason) => {
                 self.answer_fault::<Two>(reason, "", &mut call.answer, record)
                     .await
             }
         }
     }
 
-    /// What an exchange may see.
-    fn fits(&self, request: &two::Request) -> Result<(), Reason> {
+    /// What no exchange may see.
+    fn unfit(&self, request: &two::Request) -> Option<Reason> {
+        if !request.is_unambiguous() {
+            return Some(Reason::MalformedRequest);
+        }
         let limits = self.limits();
         if request.target_bytes() > limits.target_bytes {
-            return Err(Reason::TargetTooLong);
+            return Some(Reason::TargetTooLong);
         }
         let is_over = request.header_bytes() > header_list(&limits) as usize
             || request.0.headers.len() > limits.fields;
-        if is_over {
-            return Err(Reason::HeadersTooLarge);
-        }
-        Ok(())
+        is_over.then_some(Reason::HeadersTooLarge)
     }
 
     /// A lane of a peer proxy; every other CONNECT is refused by name.

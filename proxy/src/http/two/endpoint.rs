@@ -71,10 +71,10 @@ impl message::Upstream<Request> for Upstream {
         pool: &Rc<Pool>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
-        wanted: Wanted,
+        _: Wanted,
         _: &Limits,
     ) -> Result<Self, Reason> {
-        let (sender, stream) = pool.http2(backend, endpoint, wanted).await?;
+        let (sender, stream) = pool.http2(backend, endpoint).await?;
         Ok(Self { sender, stream })
     }
 

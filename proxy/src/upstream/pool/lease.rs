@@ -1,12 +1,13 @@
 //! What goes with a wire or a stream while it is lent: its place under limits
 //! and in gauges, given back on drop.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::multiplexed::State;
-use crate::{discovery::EndpointKey, outcome::Reason, upstream::queue::Place};
+use crate::{
+    discovery::EndpointKey, outcome::Reason, tls::connect::Refusal, upstream::queue::Place,
+};
 
 /// A socket of its own: its place under the backend's limit, and in the gauge.
 #[derive(Debug)]
@@ -51,7 +52,9 @@ impl Lease {
 /// A place on an HTTP/2 connection, counted until dropped.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    connection: Rc<State>,
+    pub(super) connection: u64,
+    streams: Rc<Cell<u32>>,
+    refusal: Option<Refusal>,
     /// The connection served before: it may have been closed meanwhile.
     pub(crate) is_reused: bool,
     /// Set where it is a lane.
@@ -59,28 +62,26 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(connection: &Rc<State>) -> Self {
-        let is_reused = connection.begin();
+    pub(super) fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
+        streams.set(streams.get() + 1);
         Self {
-            connection: Rc::clone(connection),
-            is_reused,
+            connection,
+            streams: Rc::clone(streams),
+            refusal,
+            is_reused: false,
             lane: None,
         }
-    }
-
-    pub(super) fn connection(&self) -> &Rc<State> {
-        &self.connection
     }
 
     /// Why the peer proxy refused our handshake, known only once the stream
     /// broke (TLS 1.3 tells late). The request was never read then.
     pub(crate) fn refusal(&self) -> Option<Reason> {
-        self.connection.refusal()
+        self.refusal.as_ref()?.reason()
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.end();
+        self.streams.set(self.streams.get().saturating_sub(1));
     }
 }
