@@ -110,7 +110,7 @@ fn the_table_of_faults_is_the_code() {
     for fault in reference::faults() {
         writeln!(
             table,
-            "| [`{0}`](#{0}) | {1} | {2} | `{3}` | {4} | {5} |",
+            "| [`{0}`](troubleshooting.md#{0}) | {1} | {2} | `{3}` | {4} | {5} |",
             fault.name,
             fault.http_status,
             fault.grpc_status,
@@ -125,8 +125,10 @@ fn the_table_of_faults_is_the_code() {
 
 #[test]
 fn every_fault_has_its_remedy_and_every_remedy_its_fault() {
-    let text = source::read("docs/faults.md");
-    let described: BTreeSet<_> = text
+    let text = source::read("docs/troubleshooting.md");
+    let by_fault = text.split_once("\n## By fault\n");
+    let (_, by_fault) = by_fault.expect("docs/troubleshooting.md has a part by fault");
+    let described: BTreeSet<_> = by_fault
         .lines()
         .filter_map(|line| line.strip_prefix("### "))
         .collect();
@@ -136,11 +138,21 @@ fn every_fault_has_its_remedy_and_every_remedy_its_fault() {
     let unknown: Vec<_> = described.difference(&known).collect();
     assert!(
         missing.is_empty(),
-        "docs/faults.md has no `### …` section for {missing:?}: say what an operator does"
+        "docs/troubleshooting.md has no `### …` section for {missing:?}: say what an operator does"
+    );
+    let mute: Vec<_> = by_fault
+        .split("\n### ")
+        .skip(1)
+        .filter(|it| !it.contains("**See it:**"))
+        .filter_map(|it| it.lines().next())
+        .collect();
+    assert!(
+        mute.is_empty(),
+        "docs/troubleshooting.md doesn't say where {mute:?} is seen"
     );
     assert!(
         unknown.is_empty(),
-        "docs/faults.md describes faults that don't exist: {unknown:?}"
+        "docs/troubleshooting.md describes faults that don't exist: {unknown:?}"
     );
 }
 
