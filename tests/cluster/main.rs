@@ -21,6 +21,7 @@ mod kubernetes;
 mod load;
 mod mesh;
 mod namespace;
+mod operators;
 mod outages;
 mod rolling;
 mod routes;
