@@ -8,6 +8,7 @@
 
 mod dump;
 mod probe;
+mod room;
 mod socket;
 
 use std::{
@@ -43,6 +44,7 @@ use crate::{
 };
 
 use probe::Answered;
+use room::{Place, Room};
 
 pub(crate) use probe::Probes;
 pub(crate) use socket::drain;
@@ -167,11 +169,10 @@ impl Bound {
 
 type Answer = Response<Full<Bytes>>;
 
-/// More at a time are closed at once: a scraper needs one, a kubelet one for
-/// each probe of the pod.
-const MOST_CONNECTIONS: usize = 128;
+/// A caller has so long to ask: requests here are small, and come at once.
+const HEAD_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A caller has so long for its request, and to take the answer.
+/// And so long to take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,13 +194,16 @@ impl Port {
 
 async fn accept(listener: TcpListener, sources: Rc<Sources>, port: Port, asking: Option<Asking>) {
     let mut tasks = Tasks::new();
+    let room = Rc::new(Room::default());
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if tasks.running() < MOST_CONNECTIONS => {
-                let sources = Rc::clone(&sources);
-                tasks.spawn(connection(stream, sources, port, asking.clone()));
-            }
-            Ok(_) => tracing::debug!("admin connection over the limit closed"),
+            Ok((stream, peer)) => match room.enter(canonical(peer).ip()) {
+                Some(place) => {
+                    let sources = Rc::clone(&sources);
+                    tasks.spawn(connection(stream, place, sources, port, asking.clone()));
+                }
+                None => tracing::debug!("admin connection over the limit closed"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "admin connection not accepted");
                 // Out of descriptors: the next try would spin.
@@ -209,13 +213,21 @@ async fn accept(listener: TcpListener, sources: Rc<Sources>, port: Port, asking:
     }
 }
 
-async fn connection(stream: TcpStream, sources: Rc<Sources>, port: Port, asking: Option<Asking>) {
+async fn connection(
+    stream: TcpStream,
+    place: Place,
+    sources: Rc<Sources>,
+    port: Port,
+    asking: Option<Asking>,
+) {
     let Ok(own) = stream.local_addr() else {
         return; // gone already
     };
     let asked = asking.as_ref().map(|it| it.probes.longest());
-    let patience = 2 * PATIENCE + asked.unwrap_or_default();
+    let patience = HEAD_PATIENCE + PATIENCE + asked.unwrap_or_default();
+    let place = &place;
     let service = service_fn(move |request: Request<Incoming>| {
+        place.has_asked();
         let (sources, asking) = (Rc::clone(&sources), asking.clone());
         async move {
             if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -234,14 +246,17 @@ async fn connection(stream: TcpStream, sources: Rc<Sources>, port: Port, asking:
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(16 * 1024)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match time::timeout(patience, serving).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
-        Err(_) => tracing::debug!("admin connection took too long"),
+    tokio::select! {
+        served = time::timeout(patience, serving) => match served {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
+            Err(_) => tracing::debug!("admin connection took too long"),
+        },
+        () = place.is_needed() => tracing::debug!("silent admin connection gave way"),
     }
 }
 

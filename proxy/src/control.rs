@@ -51,7 +51,7 @@ pub(crate) struct Config {
     /// Read again for each certificate: the kubelet rotates it.
     pub(crate) token_file: PathBuf,
     /// PEM: the roots that the control plane's certificate may chain to, until
-    /// it says better, and again once they change while it can't be reached.
+    /// it says better, and beside its word once they change.
     pub(crate) bundle_file: PathBuf,
     /// Kept over restarts; `None` forgets.
     pub(crate) state_directory: Option<PathBuf>,

@@ -15,6 +15,7 @@ use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     addr::OrigDst,
+    around::Prefixed,
     authz::{self, Denial},
     detect::{self, First, Hello, Patience, Verdict},
     discovery::{Backend, Protocol, Snapshot},
@@ -26,7 +27,6 @@ use crate::{
     identity::Peer,
     listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
-    prefixed::Prefixed,
     record::{ConnectionRecord, Recorder},
     request::Request,
     sock,
@@ -98,7 +98,7 @@ impl Inbound {
                 .await
             {
                 Ok(Hello::Complete(hello)) if hello.is_mesh() => {
-                    return Box::pin(self.mesh(conn, first, record)).await;
+                    return Box::pin(self.mesh(conn, first, heard, record)).await;
                 }
                 Ok(_) => {}
                 Err(_) => return record.opaque().finish(Outcome::CallerLeft),
@@ -118,7 +118,13 @@ impl Inbound {
         Some(declared.map_or(Protocol::Detect, |declared| declared.protocol))
     }
 
-    async fn mesh(&self, conn: Conn, first: BytesMut, record: ConnectionRecord) {
+    async fn mesh(
+        &self,
+        conn: Conn,
+        first: BytesMut,
+        heard: Option<local::Dialled>,
+        record: ConnectionRecord,
+    ) {
         let Conn {
             stream,
             destination,
@@ -144,6 +150,8 @@ impl Inbound {
         record.peer(&peer);
         match alpn {
             Alpn::Http => {
+                // Its pool has connections of its own.
+                drop(heard);
                 let server = self.server(destination, peer, true, record);
                 tokio::select! {
                     () = server.http2(stream) => {}
@@ -155,7 +163,7 @@ impl Inbound {
                     peer: &peer,
                     destination,
                     session: Some(&session),
-                    dialled: None,
+                    dialled: heard,
                 };
                 Box::pin(self.opaque(stream, BytesMut::new(), caller, &record)).await;
             }

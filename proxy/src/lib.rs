@@ -51,10 +51,10 @@ pub mod seams;
 
 // Ground.
 mod addr;
+mod around;
 mod clock;
 mod drain;
 mod identity;
-mod prefixed;
 mod runtime;
 mod sock;
 mod telemetry;

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    around::Prefixed,
     authz::{Denial, Permit},
     detect::{self, First, Patience, Verdict},
     discovery::{Asker, Backend, Meaning, Protocol, ServicePort},
@@ -25,7 +26,6 @@ use crate::{
     identity::Peer,
     listen::{Arrival, Conn},
     outcome::{Outcome, Reason, Side},
-    prefixed::Prefixed,
     record::{ConnectionRecord, Recorder},
     request::Request,
     route, sock,

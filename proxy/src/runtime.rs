@@ -65,12 +65,6 @@ impl Tasks {
         self.0.spawn_local(task);
     }
 
-    /// How many still run.
-    pub(crate) fn running(&mut self) -> usize {
-        while self.0.try_join_next().is_some() {}
-        self.0.len()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

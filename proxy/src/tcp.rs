@@ -23,8 +23,8 @@ use tokio_rustls::server;
 
 use self::flow::{Broken, Flow, LARGE};
 use crate::{
+    around::Prefixed,
     outcome::{Outcome, Reason, Side},
-    prefixed::Prefixed,
     sock,
     tls::connect::MeshStream,
 };

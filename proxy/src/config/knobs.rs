@@ -124,8 +124,8 @@ pub(super) const TRUST_BUNDLE_FILE: Knob = Knob {
     name: "WEFT_TRUST_BUNDLE_FILE",
     kind: Kind::Path,
     default: Some("/var/run/weft/trust-bundle/ca.pem"),
-    help: "Roots that the control plane's certificate must chain to, until newer ones come over the stream; read again when it changes while no stream stands",
-    why: "Where the injector mounts the bundle. What was streamed is kept in the state directory and preferred at a restart, unless this file has changed since.",
+    help: "Roots that the control plane's certificate must chain to, until newer ones come over the stream; a change is noticed, and adds to them for the control plane alone",
+    why: "Where the injector mounts the bundle. What was streamed is kept in the state directory and preferred at a restart; whom pods trust is the control plane's word alone.",
 };
 
 pub(super) const STATE_DIR: Knob = Knob {

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     discovery::{Health, Question, Rejected, Stream},
-    tls::certs::{self, Bundle},
+    tls::certs::{self, Bundle, Session},
 };
 
 /// Until a heartbeat says otherwise.
@@ -176,6 +176,7 @@ impl Client {
             if was_open && began.elapsed() >= self.interval.min(Duration::from_secs(1)) {
                 backoff.reset();
             }
+            self.pin.want_certificate();
             let wait = backoff.next(LONGEST_WAIT);
             tracing::warn!(%end, ?wait, was_open, "discovery stream ended");
             self.meanwhile(sleep(wait)).await;
@@ -208,13 +209,13 @@ impl Client {
     async fn stream(&mut self, was_open: &mut bool) -> Result<std::convert::Infallible, End> {
         self.health
             .update(|status| status.stream = Stream::Connecting);
-        self.pin.look(&self.certificates, &self.health);
-        if self.told.as_ref() != Some(&*self.certificates.current().bundle) {
+        if !self.is_told() {
             // Others than were streamed hold: they are asked for again.
             self.store.forget(&[Key::TrustBundle]);
         }
         let own = self.certificates.current().certificate.clone();
-        let opening = dial::open(self.dial.clone(), self.certificates.clone(), own);
+        let (dial, certificates) = (self.dial.clone(), self.certificates.clone());
+        let opening = dial::open(dial, certificates, self.pin.roots(&self.certificates), own);
         let (channel, session) = self.meanwhile(Box::pin(opening)).await?;
         let (mut link, requests) = Link::new(self.config.max_subscriptions);
         link.send(Request::hello(&self.config, self.store.held().into_iter()))?;
@@ -238,7 +239,7 @@ impl Client {
                 response = responses.message() => {
                     let response = response.map_err(Unreachable::from)?.ok_or(End::Closed)?;
                     *was_open = true;
-                    self.take(response, &mut link)?;
+                    self.take(response, &mut link, &session)?;
                     silent_at = Instant::now() + 2 * self.interval;
                 }
                 Some(question) = self.questions.recv() => {
@@ -278,7 +279,7 @@ impl Client {
     }
 
     /// Applies one message and says what came of it.
-    fn take(&mut self, response: Response, link: &mut Link) -> Result<(), End> {
+    fn take(&mut self, response: Response, link: &mut Link, session: &Session) -> Result<(), End> {
         self.health.update(|status| {
             status.received_total += response.resources.len() as u64;
             status.heartbeats_total += u64::from(response.heartbeat.is_some());
@@ -296,7 +297,7 @@ impl Client {
         }
         let applied = self.store.apply(response.resources, &response.removed);
         if let Some(bundle) = applied.bundle {
-            self.state.keep_bundle(bundle.roots());
+            self.pin.learned(&bundle, session);
             self.health
                 .update(|status| status.roots = bundle.roots().len());
             self.told = Some(bundle.clone());
@@ -324,7 +325,10 @@ impl Client {
         }
         link.send(Request::acknowledge(response.nonce))?;
         if let Some(heartbeat) = response.heartbeat {
-            self.pin.look(&self.certificates, &self.health);
+            self.pin.look();
+            if self.is_told() {
+                self.pin.met(session);
+            }
             self.compare(heartbeat, link)?;
         }
         if applied.is_new {
@@ -335,6 +339,11 @@ impl Client {
         self.health
             .update(|status| status.heard = Some(Instant::now()));
         Ok(())
+    }
+
+    /// Are the roots that hold those that the control plane streamed?
+    fn is_told(&self) -> bool {
+        self.told.as_ref() == Some(&*self.certificates.current().bundle)
     }
 
     /// Tells `health` what is held now.

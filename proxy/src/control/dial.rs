@@ -20,7 +20,7 @@ use crate::{
     outcome::Reason,
     sock::{self, Liveness, Source},
     tls::{
-        certs::{Certificate, Session, Store},
+        certs::{Bundle, Certificate, Session, Store},
         connect::to_control_plane,
     },
 };
@@ -124,13 +124,14 @@ impl From<tonic::Status> for Unreachable {
 pub(super) async fn open(
     dial: Dial,
     certificates: Arc<Store>,
+    roots: Arc<Bundle>,
     own: Option<Certificate>,
 ) -> Result<(Channel, Session), Unreachable> {
     let expected = control_plane(certificates.trust_domain());
     let tcp = timeout(DEADLINE, dial())
         .await
         .map_err(|_| Unreachable::Timeout)??;
-    let tls = to_control_plane(tcp, &expected, &certificates, own.as_ref());
+    let tls = to_control_plane(tcp, &expected, &certificates, &roots, own.as_ref());
     let (stream, session) = Box::pin(tls).await.map_err(Unreachable::Tls)?;
     let mut once = Some(TokioIo::new(stream));
     let connector = service_fn(move |_| {

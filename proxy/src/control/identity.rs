@@ -3,8 +3,9 @@
 //! The key is made here and never leaves; the control plane signs a request in
 //! exchange for the pod's token, which is read again each time. Renewal begins
 //! at 60 % of a certificate's life, with jitter, and is tried for the rest of
-//! it; at once when the root of our certificate is removed. `tls::certs` gets
-//! each certificate, the state directory keeps it for a restart.
+//! it; at once when the root of our certificate is removed, or when only a
+//! changed pin leads to a control plane. `tls::certs` gets each certificate, the
+//! state directory keeps it for a restart.
 
 use std::{sync::Arc, time::Duration};
 
@@ -125,8 +126,11 @@ impl Keeper {
             }
             // The wall clock may be set; look again now and then.
             let wait = left.min(Duration::from_secs(60));
-            // Both a change and the end of the wait look again.
-            let _ = timeout(wait, changes.changed()).await;
+            tokio::select! {
+                () = self.pin.wanted() => return,
+                // Both a change and the end of the wait look again.
+                _ = timeout(wait, changes.changed()) => {}
+            }
         }
     }
 
@@ -150,16 +154,17 @@ impl Keeper {
             certificate_signing_request: params.serialize_request(&key)?.der().to_vec().into(),
             token: token.trim().to_owned(),
         };
-        self.pin.look(&self.certificates, &self.health);
         let certify = async {
+            let (dial, certificates) = (self.dial.clone(), self.certificates.clone());
+            let roots = self.pin.roots(&certificates);
             // The token alone proves who asks: no certificate yet, or an old one.
-            let opening = dial::open(self.dial.clone(), self.certificates.clone(), None);
-            let (channel, _) = Box::pin(opening).await?;
+            let opening = dial::open(dial, certificates, roots, None);
+            let (channel, session) = Box::pin(opening).await?;
             let mut client = IdentityClient::new(channel);
             let response = client.certify(request).await.map_err(Unreachable::from)?;
-            Ok::<_, Unreachable>(response.into_inner())
+            Ok::<_, Unreachable>((response.into_inner(), session))
         };
-        let response = timeout(dial::DEADLINE, Box::pin(certify))
+        let (response, session) = timeout(dial::DEADLINE, Box::pin(certify))
             .await
             .map_err(|_| Failure::Timeout)??;
         let chain = response
@@ -177,10 +182,9 @@ impl Keeper {
         if certificate.identity != self.identity {
             return Err(Failure::Stranger(certificate.identity));
         }
-        let roots = bundle.roots().to_vec();
-        self.publish(certificate, bundle)?;
+        self.publish(certificate, bundle.clone())?;
         self.state.keep_identity(&chain, &key.serialize_pem());
-        self.state.keep_bundle(&roots);
+        self.pin.learned(&bundle, &session);
         Ok(())
     }
 

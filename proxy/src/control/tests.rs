@@ -553,6 +553,34 @@ async fn a_changed_pin_finds_a_control_plane_with_another_authority_again() {
     assert_eq!(pods(&proxy.cart()), ["cart-1", "cart-2"]);
 }
 
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_changed_pin_cuts_nobody_while_the_control_plane_is_away() {
+    let mut tasks = Tasks::new();
+    let mut fake = Fake::start(&mut tasks);
+    let (proxy, directory, stream) = subscribed(&mut fake).await;
+    let certificates = &proxy.handle.certificates;
+    let old = fake.plane.lock().unwrap().authority.bundle();
+    let file = directory.path().join("roots.pem");
+    let new = crate::tls::authority::Authority::new("new");
+    fake.set(|plane| plane.is_down = true);
+    new.write_bundle(&file);
+    drop(stream);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(*certificates.current().bundle, old);
+    assert!(certificates.is_acceptable());
+    // The control plane of before is as good as the one that the pin means.
+    fake.set(|plane| plane.is_down = false);
+    let (stream, ..) = fake.greet(1).await;
+    assert_eq!(*certificates.current().bundle, old);
+    // Seen while it was in touch, the pin still finds the other one later.
+    let bundle = new.bundle();
+    fake.set(|plane| plane.authority = new);
+    drop(stream);
+    let _stream = fake.greet(1).await;
+    assert_eq!(*certificates.current().bundle, bundle);
+    assert!(certificates.is_acceptable());
+}
+
 #[test]
 fn what_can_not_be_right_does_not_start() {
     let directory = tempfile::tempdir().unwrap();

@@ -4,19 +4,23 @@
 //! way (`body`). Once a copy is whole it goes, with what the filters made of
 //! the request, in a task of its own: the request itself never waits for it
 //! and never fails by it. What is larger than a replay may be, comes while too
-//! many are under way, or can't be had at once is dropped and counted.
+//! many are held, or can't be had at once is dropped and counted.
 //!
-//! A mirror's endpoint is chosen as any, but what it answers proves nothing:
-//! it moves no breaker, average or budget.
+//! A mirror's endpoint is chosen as any that is in, but what it answers proves
+//! nothing: it moves no breaker, average or budget, and probes nobody. A copy
+//! queues nowhere, and takes no place that is the last one.
+
+mod hold;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     discovery::{Backend, Filters, Mirror, Security},
+    outcome::Reason,
     runtime::Tasks,
     telemetry::metric::Tally,
     upstream::{
@@ -33,8 +37,7 @@ use super::{
     retry::REPLAY_BYTES,
 };
 
-/// Copies under way at once, of one worker.
-const MOST: usize = 256;
+use hold::{Held, Hold};
 
 /// How long one may take, unless its backend's policy says.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -46,6 +49,7 @@ pub(crate) struct Mirrors {
     pool: Rc<Pool>,
     limits: Limits,
     results: Tally,
+    held: Rc<Held>,
 }
 
 impl Mirrors {
@@ -55,6 +59,7 @@ impl Mirrors {
             pool,
             limits,
             results,
+            held: Rc::default(),
         })
     }
 }
@@ -64,7 +69,7 @@ pub(crate) struct Copies<V: Version> {
     mirrors: Rc<Mirrors>,
     owed: Owed,
     copy: Copy<V>,
-    bytes: usize,
+    body: BytesMut,
 }
 
 /// The mirrors that have not got it. Dropped, each counts as `otherwise`.
@@ -92,8 +97,9 @@ struct Copy<V: Version> {
     filters: Arc<Filters>,
     path: Option<Box<[u8]>>,
     is_empty: bool,
-    chunks: Vec<Bytes>,
+    body: Bytes,
     trailers: Option<V::Trailers>,
+    hold: Hold,
 }
 
 /// `None`: no mirror gets this request, or has it already.
@@ -112,6 +118,10 @@ pub(super) fn copies<V: Version>(
     if owed.targets.is_empty() {
         return None;
     }
+    let Some(hold) = Hold::new(&cx.mirrors.held) else {
+        owed.otherwise = "busy";
+        return None;
+    };
     let Some(request) = V::copy(request) else {
         owed.otherwise = "upgrade";
         return None;
@@ -124,10 +134,11 @@ pub(super) fn copies<V: Version>(
             filters: Arc::clone(filters),
             path: plan.permit.path().map(Into::into),
             is_empty,
-            chunks: Vec::new(),
+            body: Bytes::new(),
             trailers: None,
+            hold,
         },
-        bytes: 0,
+        body: BytesMut::new(),
     };
     if is_empty {
         copies.send(None);
@@ -150,7 +161,7 @@ fn targets(cx: &Context, mirrors: &[Mirror]) -> SmallVec<[Target; 1]> {
             cx.mirrors.results.inc("invalid");
             continue;
         };
-        match balance::pick(backend, &mut averages, &[], now_ms, &mut random) {
+        match balance::pick_for_copy(backend, &mut averages, now_ms, &mut random) {
             Ok(flight) => targets.push(Target {
                 backend: Arc::clone(backend),
                 flight,
@@ -162,38 +173,43 @@ fn targets(cx: &Context, mirrors: &[Mirror]) -> SmallVec<[Target; 1]> {
 }
 
 impl<V: Version> Copies<V> {
-    /// `false`: it has become too large.
-    pub(super) fn add(&mut self, data: &Bytes) -> bool {
-        self.bytes = self.bytes.saturating_add(data.len());
-        if self.bytes > REPLAY_BYTES {
+    /// `false`: it has become too large, or all of them together.
+    pub(super) fn add(&mut self, data: &[u8]) -> bool {
+        if self.body.len().saturating_add(data.len()) > REPLAY_BYTES {
             self.owed.otherwise = "too-large";
             return false;
         }
-        self.copy.chunks.push(data.clone());
+        if !self.copy.hold.more(data.len()) {
+            self.owed.otherwise = "busy";
+            return false;
+        }
+        // Not a slice of what was read: a few bytes would hold a whole buffer.
+        self.body.extend_from_slice(data);
         true
     }
 
     /// The request is whole.
     pub(super) fn send(mut self, trailers: Option<&V::Trailers>) {
         self.copy.trailers = trailers.cloned();
+        self.copy.body = self.body.freeze();
         let targets = std::mem::take(&mut self.owed.targets);
         let Self { mirrors, copy, .. } = self;
         let copy = Rc::new(copy);
         for target in targets {
-            let slot = queue::enter_now(&target.backend);
-            let mut tasks = mirrors.tasks.borrow_mut();
-            let (Some(slot), true) = (slot, tasks.running() < MOST) else {
+            let Some(slot) = queue::spare_request(&target.backend) else {
                 mirrors.results.inc("busy");
                 continue;
             };
             let (pool, limits) = (Rc::clone(&mirrors.pool), mirrors.limits);
             let (results, copy) = (mirrors.results.clone(), Rc::clone(&copy));
+            let mut tasks = mirrors.tasks.borrow_mut();
             tasks.spawn(Box::pin(async move {
                 let patience = target.backend.policy.timeouts.request.unwrap_or(PATIENCE);
                 let carried = carry(&pool, &limits, &target, &copy);
                 results.inc(match timeout(patience, carried).await {
                     Ok(Ok(())) => "answered",
-                    Ok(Err(Failed)) => "failed",
+                    Ok(Err(Failed::Busy)) => "busy",
+                    Ok(Err(Failed::Broken)) => "failed",
                     Err(_) => "timed-out",
                 });
                 drop(slot);
@@ -202,7 +218,17 @@ impl<V: Version> Copies<V> {
     }
 }
 
-struct Failed;
+enum Failed {
+    /// There was no connection to be spared.
+    Busy,
+    Broken,
+}
+
+impl From<Broken> for Failed {
+    fn from(_: Broken) -> Self {
+        Self::Broken
+    }
+}
 
 /// One copy to its endpoint; the answer is read, so that its connection can
 /// serve again, and forgotten.
@@ -213,8 +239,11 @@ async fn carry<V: Version>(
     copy: &Copy<V>,
 ) -> Result<(), Failed> {
     let endpoint = target.flight.endpoint();
-    let opened = V::Upstream::open(pool, &target.backend, endpoint, Wanted::Any, limits).await;
-    let upstream = opened.map_err(|_| Failed)?;
+    let opened = V::Upstream::open(pool, &target.backend, endpoint, Wanted::Spare, limits).await;
+    let upstream = opened.map_err(|reason| match reason {
+        Reason::TooManyConnections => Failed::Busy,
+        _ => Failed::Broken,
+    })?;
     let edit = Edit {
         attempt: 1,
         mesh: matches!(endpoint.security, Security::Mesh { .. }),
@@ -222,10 +251,10 @@ async fn carry<V: Version>(
         filters: Some(&copy.filters.request),
     };
     let sent = upstream.send(&copy.request, edit, copy.is_empty).await;
-    let (mut outgoing, mut responding) = sent.map_err(|_| Failed)?;
+    let (mut outgoing, mut responding) = sent?;
     let there = async {
-        for chunk in &copy.chunks {
-            outgoing.data(chunk.clone()).await?;
+        if !copy.body.is_empty() {
+            outgoing.data(copy.body.clone()).await?;
         }
         if copy.is_empty {
             outgoing.flush().await
@@ -238,7 +267,7 @@ async fn carry<V: Version>(
         while let Chunk::Data(_) = responding.next().await? {}
         Ok::<(), Broken>(())
     };
-    tokio::try_join!(there, back).map_err(|_| Failed)?;
+    tokio::try_join!(there, back)?;
     V::Upstream::release(pool, outgoing, responding);
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Something must be dialled before anyone spoke, so after a short silence of
 //! the client an endpoint is: if its server speaks first, the connection is
 //! opaque and this is its upstream. Such dials count in no breaker and no
-//! budget.
+//! budget, and wait in no queue.
 
 use std::{
     cell::RefCell,
@@ -17,7 +17,7 @@ use std::{
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
         balance::{self, InFlight, Nobody},
         breaker::Verdict,
         connect::Opaque,
-        queue::Place,
+        queue::{self, Place},
     },
 };
 
@@ -56,6 +56,9 @@ pub(super) enum Heard {
     Failed(Reason),
 }
 
+/// Until a dial that nobody has asked for looks again whether a place is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 impl Outbound {
     /// Dials and listens, for as long as it takes the server to speak.
     pub(super) async fn speculate(
@@ -64,7 +67,7 @@ impl Outbound {
         dialled: &RefCell<Option<Dialled>>,
     ) -> Heard {
         self.recorder.metrics().detect.speculative.inc();
-        match self.dial(target.backend(), None).await {
+        match self.dial_unasked(target.backend()).await {
             Ok(upstream) => *dialled.borrow_mut() = Some(upstream),
             // HTTP may still be carried there: the client has to speak.
             Err(Reason::OpaqueRefused) => return pending().await,
@@ -72,9 +75,8 @@ impl Outbound {
             // that waits for the server to speak can't be kept waiting.
             Err(reason) => {
                 let patience = match reason {
-                    Reason::TooManyConnections => target.backend().policy.limits.pending_timeout,
                     // It has waited already.
-                    Reason::PendingTimeout => Duration::ZERO,
+                    Reason::TooManyConnections => Duration::ZERO,
                     _ => self.config.patience.refusal,
                 };
                 sleep(patience).await;
@@ -93,10 +95,36 @@ impl Outbound {
         Heard::Spoke
     }
 
-    /// A connection to one of the endpoints, each tried once.
+    /// A connection for a caller that has spoken, or whose port says enough.
+    async fn dial_for(
+        &self,
+        backend: &Arc<Backend>,
+        record: &mut Record,
+    ) -> Result<Dialled, Reason> {
+        let place = self.cx.pool.place(backend).await?;
+        self.dial(backend, place, Some(record)).await
+    }
+
+    /// As `dial`, for whom nobody has asked yet: it takes a place that is free,
+    /// now or within the time that others would wait for theirs, but no turn
+    /// before those who have spoken, and in no idle connection's stead.
+    async fn dial_unasked(&self, backend: &Arc<Backend>) -> Result<Dialled, Reason> {
+        let until = Instant::now() + backend.policy.limits.pending_timeout;
+        loop {
+            match queue::connection_now(backend) {
+                Some(place) => return self.dial(backend, place, None).await,
+                None if Instant::now() >= until => return Err(Reason::TooManyConnections),
+                None => sleep_until(until.min(Instant::now() + LOOK_AGAIN)).await,
+            }
+        }
+    }
+
+    /// A connection to one of the endpoints, each tried once; without a record
+    /// before anyone spoke.
     async fn dial(
         &self,
         backend: &Arc<Backend>,
+        place: Place,
         mut record: Option<&mut Record>,
     ) -> Result<Dialled, Reason> {
         let mut tried: smallvec::SmallVec<[EndpointKey; 4]> = smallvec::SmallVec::new();
@@ -108,7 +136,6 @@ impl Outbound {
             };
             let endpoint = Arc::clone(flight.endpoint());
             tried.push(endpoint.key);
-            let place = self.cx.pool.place(backend).await?;
             if let Some(record) = record.as_deref_mut() {
                 record.attempt(&endpoint);
             }
@@ -168,7 +195,7 @@ impl Outbound {
                 record.attempt(&dialled.endpoint);
                 dialled
             }
-            None => match self.dial(backend, Some(&mut record)).await {
+            None => match self.dial_for(backend, &mut record).await {
                 Ok(dialled) => dialled,
                 Err(reason) => {
                     sock::reset(conn.stream);

@@ -14,9 +14,9 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
+    around::Prefixed,
     identity::Peer,
     outcome::Reason,
-    prefixed::Prefixed,
     tls::{
         Alpn, HANDSHAKE_DEADLINE,
         certs::{Session, Store},

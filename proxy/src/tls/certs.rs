@@ -95,6 +95,17 @@ impl Bundle {
         Ok(Self { ders, anchors })
     }
 
+    /// These roots, then those of `other` that are not among them.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        let others = other.ders.iter().zip(&other.anchors);
+        for (der, anchor) in others.filter(|(der, _)| !self.ders.contains(der)) {
+            both.ders.push(der.clone());
+            both.anchors.push(anchor.clone());
+        }
+        both
+    }
+
     /// DER, as they came.
     pub(crate) fn roots(&self) -> &[CertificateDer<'static>] {
         &self.ders

@@ -20,11 +20,12 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
 use crate::{
+    around::{Around, Reading},
     identity::SpiffeId,
     outcome::Reason,
     tls::{
         Alpn, HANDSHAKE_DEADLINE,
-        certs::{Certificate, Material, Session, Store},
+        certs::{Bundle, Certificate, Session, Store},
         reason_of,
         verify::{Proof, Verifier},
     },
@@ -64,8 +65,15 @@ pub(crate) async fn connect(
 ) -> Result<Connected, Reason> {
     let material = store.current();
     let own = store.own(&material)?;
-    let (mut stream, proof) =
-        handshake(tcp, expected, alpn.as_str(), store, &material, Some(&own)).await?;
+    let (mut stream, proof) = handshake(
+        tcp,
+        expected,
+        alpn.as_str(),
+        store,
+        &material.bundle,
+        Some(&own),
+    )
+    .await?;
     stream
         .get_mut()
         .1
@@ -74,7 +82,9 @@ pub(crate) async fn connect(
     let session = Session::new(proof, Some(&own), store.wall().now());
     let stream = MeshStream {
         stream,
-        refusal: Some(refusal.clone()),
+        reading: Noting {
+            refusal: Some(refusal.clone()),
+        },
     };
     Ok(Connected {
         stream,
@@ -83,7 +93,8 @@ pub(crate) async fn connect(
     })
 }
 
-/// To the control plane: `h2`, with our certificate where `own` is given.
+/// To the control plane, which proves itself by one of `roots`: `h2`, with our
+/// certificate where `own` is given.
 ///
 /// # Errors
 /// As `connect`.
@@ -91,10 +102,10 @@ pub(crate) async fn to_control_plane<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     expected: &SpiffeId,
     store: &Store,
+    roots: &Arc<Bundle>,
     own: Option<&Certificate>,
 ) -> Result<(TlsStream<S>, Session), Reason> {
-    let material = store.current();
-    let (stream, proof) = handshake(stream, expected, "h2", store, &material, own).await?;
+    let (stream, proof) = handshake(stream, expected, "h2", store, roots, own).await?;
     Ok((stream, Session::new(proof, own, store.wall().now())))
 }
 
@@ -103,11 +114,11 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     expected: &SpiffeId,
     alpn: &str,
     store: &Store,
-    material: &Material,
+    roots: &Arc<Bundle>,
     own: Option<&Certificate>,
 ) -> Result<(TlsStream<S>, Proof), Reason> {
     let verifier = Verifier::new(
-        material.bundle.clone(),
+        Arc::clone(roots),
         store.trust_domain(),
         Some(expected.clone()),
     );
@@ -136,9 +147,11 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Bytes to and from the peer's proxy.
+pub(crate) type MeshStream = Around<TlsStream<TcpStream>, Noting>;
+
+/// Notes the reason of a late refusal.
 #[derive(Debug)]
-pub(crate) struct MeshStream {
-    stream: TlsStream<TcpStream>,
+pub(crate) struct Noting {
     /// Until the first byte arrives.
     refusal: Option<Refusal>,
 }
@@ -147,8 +160,10 @@ impl MeshStream {
     pub(crate) fn tcp(&self) -> &TcpStream {
         self.stream.get_ref().0
     }
+}
 
-    fn note(&mut self, error: &io::Error) {
+impl Noting {
+    fn note(&self, error: &io::Error) {
         if let (Some(refusal), Some(reason)) = (&self.refusal, reason_of(error)) {
             // The first reason stays.
             let _ = refusal.0.set(reason);
@@ -156,50 +171,20 @@ impl MeshStream {
     }
 }
 
-impl AsyncRead for MeshStream {
+impl Reading<TlsStream<TcpStream>> for Noting {
     fn poll_read(
-        self: Pin<&mut Self>,
+        &mut self,
+        stream: &mut TlsStream<TcpStream>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         let before = into.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, into);
+        let polled = Pin::new(stream).poll_read(cx, into);
         match &polled {
-            Poll::Ready(Err(error)) => this.note(error),
-            Poll::Ready(Ok(())) if into.filled().len() > before => this.refusal = None,
+            Poll::Ready(Err(error)) => self.note(error),
+            Poll::Ready(Ok(())) if into.filled().len() > before => self.refusal = None,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         polled
-    }
-}
-
-impl AsyncWrite for MeshStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -22,8 +22,8 @@ use tokio_rustls::{
 
 use super::*;
 use crate::{
+    around::Prefixed,
     identity::{Peer, SpiffeId},
-    prefixed::Prefixed,
     tls::{
         accept::{Accepted, accept},
         authority::{Authority, BOTH, NOW, Wanted},

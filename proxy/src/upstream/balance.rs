@@ -91,30 +91,40 @@ pub(crate) fn pick(
     now_ms: u64,
     random: &mut fastrand::Rng,
 ) -> Result<InFlight, Nobody> {
-    let (ready, field) = (
-        backend.ready(),
-        Field {
-            ready: backend.ready(),
-            tried,
-            now_ms,
-        },
-    );
-    if ready.is_empty() {
-        return Err(Nobody::NoEndpoints);
-    }
-    match backend.policy.load_balancing {
-        LoadBalancing::PeakEwma => field.cheaper_of_two(averages, random),
-        LoadBalancing::RoundRobin => field.first_from(turn(backend, ready.len())),
-        LoadBalancing::Weighted => field.by_weight(backend),
-    }
-    .or_else(|| field.any(random))
-    .ok_or(Nobody::AllTried)
+    let field = Field {
+        ready: backend.ready(),
+        tried,
+        may_probe: true,
+        now_ms,
+    };
+    let picked = field.pick(backend, averages, random)?;
+    picked.or_else(|| field.any(random)).ok_or(Nobody::AllTried)
+}
+
+/// One endpoint for a copy, which proves nothing: never as a probe, and none
+/// while all are out.
+pub(crate) fn pick_for_copy(
+    backend: &Backend,
+    averages: &mut Averages,
+    now_ms: u64,
+    random: &mut fastrand::Rng,
+) -> Result<InFlight, Nobody> {
+    let field = Field {
+        ready: backend.ready(),
+        tried: &[],
+        may_probe: false,
+        now_ms,
+    };
+    let picked = field.pick(backend, averages, random)?;
+    picked.ok_or(Nobody::AllTried)
 }
 
 /// What there is to choose from, now.
 struct Field<'a> {
     ready: &'a [Arc<Endpoint>],
     tried: &'a [EndpointKey],
+    /// Whether one that is out may be handed out to see if it is back.
+    may_probe: bool,
     now_ms: u64,
 }
 
@@ -123,6 +133,23 @@ struct Field<'a> {
 const DRAWS: usize = 8;
 
 impl Field<'_> {
+    /// By the backend's rule, among those that are in.
+    fn pick(
+        &self,
+        backend: &Backend,
+        averages: &mut Averages,
+        random: &mut fastrand::Rng,
+    ) -> Result<Option<InFlight>, Nobody> {
+        if self.ready.is_empty() {
+            return Err(Nobody::NoEndpoints);
+        }
+        Ok(match backend.policy.load_balancing {
+            LoadBalancing::PeakEwma => self.cheaper_of_two(averages, random),
+            LoadBalancing::RoundRobin => self.first_from(turn(backend, self.ready.len())),
+            LoadBalancing::Weighted => self.by_weight(backend),
+        })
+    }
+
     /// An endpoint whose ejection is over is probed by the first request that
     /// draws it: by its cost it would not be chosen.
     fn cheaper_of_two(
@@ -221,7 +248,11 @@ impl Field<'_> {
     }
 
     fn is_usable(&self, endpoint: &Endpoint) -> bool {
-        self.is_untried(endpoint) && breaker::is_open(endpoint, self.now_ms)
+        let is_in = match self.may_probe {
+            true => breaker::is_open(endpoint, self.now_ms),
+            false => !breaker::state(endpoint).is_out(),
+        };
+        is_in && self.is_untried(endpoint)
     }
 
     fn is_untried(&self, endpoint: &Endpoint) -> bool {

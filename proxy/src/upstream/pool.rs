@@ -6,6 +6,7 @@
 //! plaintext. Idle lanes and sockets are re-used last in, first out. Called by
 //! `http`; never retries and never chooses an endpoint.
 
+mod dial;
 mod lease;
 mod multiplexed;
 mod room;
@@ -31,10 +32,7 @@ use crate::{
     wire::Wire,
 };
 
-use super::{
-    connect::Connector,
-    queue::{self, Entrance},
-};
+use super::{connect::Connector, queue};
 use lease::{Open, Socket};
 use multiplexed::{Dialling, Multiplexed};
 
@@ -64,6 +62,9 @@ pub(crate) enum Wanted {
     Any,
     /// One that served nobody: its server can't have closed it as idle.
     New,
+    /// One that is no one's loss: there is no waiting for a place, and the last
+    /// one is not taken. For copies.
+    Spare,
 }
 
 #[derive(Debug)]
@@ -118,7 +119,7 @@ impl Pool {
         let key = endpoint.key;
         let checkouts = &self.metrics.pool.checkouts;
         let idle = match wanted {
-            Wanted::Any => self.idle(key),
+            Wanted::Any | Wanted::Spare => self.idle(key),
             Wanted::New => None,
         };
         if let Some(idle) = idle {
@@ -141,7 +142,12 @@ impl Pool {
         }
         let (wire, stream, socket) = match &endpoint.security {
             Security::Unmeshed => {
-                let place = self.place(backend).await?;
+                let place = match wanted {
+                    Wanted::Any | Wanted::New => self.place(backend).await?,
+                    Wanted::Spare => {
+                        queue::spare_connection(backend).ok_or(Reason::TooManyConnections)?
+                    }
+                };
                 let stream = self
                     .connector
                     .tcp(endpoint.address, backend.policy.timeouts.connect)
@@ -153,7 +159,7 @@ impl Pool {
                 (Wire::tcp(stream, BytesMut::new()), None, Some(socket))
             }
             Security::Mesh { .. } => {
-                let (mut sender, mut stream) = self.http2(backend, endpoint).await?;
+                let (mut sender, mut stream) = self.http2(backend, endpoint, wanted).await?;
                 let opened = sender.send_request(multiplexed::open_lane(), false);
                 let (response, body) = opened.map_err(|_| Reason::StreamRefused)?;
                 stream.lane = Some(Open::new(&self.metrics.pool.lanes));
@@ -185,7 +191,7 @@ impl Pool {
         let slot = slots.entry(key).or_default();
         let is_current = stream
             .as_ref()
-            .is_none_or(|stream| slot.is_current(stream.connection));
+            .is_none_or(|stream| slot.is_current(stream.connection().number()));
         if !is_current || !wire.is_quiet() {
             self.metrics.pool.closed.inc("peer");
         } else if slot.idle.len() < self.config.idle_per_endpoint {
@@ -214,39 +220,36 @@ impl Pool {
         self: &Rc<Self>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
+        wanted: Wanted,
     ) -> Result<(SendRequest<Bytes>, Stream), Reason> {
         if matches!(endpoint.security, Security::Mesh { http: false, .. }) {
             return Err(Reason::TlsHandshake);
         }
         loop {
-            let free = self.free_connection(backend, endpoint.key);
+            let free = self.free_connection(backend, endpoint.key, wanted);
             if let Some(lent) = free {
                 if let Some(ready) = lent.ready().await {
                     return Ok(ready);
                 }
                 continue;
             }
-            self.dialling(backend, endpoint).ended().await?;
+            self.dialling(backend, endpoint, wanted)?.ended().await?;
         }
     }
 
-    fn free_connection(&self, backend: &Backend, key: EndpointKey) -> Option<multiplexed::Lent> {
+    fn free_connection(
+        &self,
+        backend: &Backend,
+        key: EndpointKey,
+        wanted: Wanted,
+    ) -> Option<multiplexed::Lent> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&key)?;
         // Its streams may wait for each other rather than for a connection that
-        // the limit forbids.
-        let may_open = !queue::connections(backend).is_full();
-        slot.free_connection(&self.config, may_open)
-    }
-
-    /// The dial that is under way, or a new one.
-    fn dialling(self: &Rc<Self>, backend: &Backend, endpoint: &Arc<Endpoint>) -> Dialling {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(endpoint.key).or_default();
-        if let Some(dialling) = &slot.dialling {
-            return dialling.clone();
-        }
-        slot.dialling.insert(self.dial(backend, endpoint)).clone()
+        // the limit forbids; a copy's may not.
+        let may_wait =
+            wanted != Wanted::Spare && (queue::is_full(backend) || slot.is_full(&self.config));
+        slot.free_connection(&self.config, may_wait)
     }
 
     fn idle(&self, key: EndpointKey) -> Option<Idle> {
@@ -257,7 +260,7 @@ impl Pool {
             let is_current = idle
                 .stream
                 .as_ref()
-                .is_none_or(|stream| slot.is_current(stream.connection));
+                .is_none_or(|stream| slot.is_current(stream.connection().number()));
             let cause = if now.duration_since(idle.since) >= self.config.idle_timeout {
                 "idle"
             } else if !is_current || !idle.wire.is_quiet() {
@@ -269,99 +272,39 @@ impl Pool {
         }
         None
     }
-
-    /// Starts a dial that everyone who needs it waits for; it outlives its
-    /// first caller.
-    fn dial(self: &Rc<Self>, backend: &Backend, endpoint: &Arc<Endpoint>) -> Dialling {
-        let (tell, dialling) = Dialling::new();
-        let number = self.next.get();
-        self.next.set(number + 1);
-        let entrance = queue::connections(backend);
-        let target = multiplexed::Target::new(endpoint, backend.policy.timeouts.connect);
-        let opening = Rc::clone(self).open(entrance, target, number, tell);
-        self.tasks.borrow_mut().spawn(opening);
-        dialling
-    }
-
-    /// Opens a connection and drives it to its end.
-    async fn open(
-        self: Rc<Self>,
-        entrance: Entrance,
-        target: multiplexed::Target,
-        number: u64,
-        tell: multiplexed::Tell,
-    ) {
-        let key = target.key();
-        let places = Arc::clone(entrance.places());
-        let place = match self.enter(entrance).await {
-            Ok(place) => place,
-            Err(reason) => {
-                self.dialled(key, Err(reason), tell);
-                return;
-            }
-        };
-        let opened =
-            multiplexed::open(&self.connector, &self.config, &target, number, places).await;
-        if let Some(driver) = self.dialled(key, opened, tell) {
-            let retire = || {
-                if let Some(slot) = self.slots.borrow_mut().get_mut(&key) {
-                    slot.retire(number);
-                }
-            };
-            let open = Open::new(&self.metrics.pool.open);
-            let cause = driver.run(&self.connector.certificates, retire).await;
-            self.metrics.pool.closed.inc(cause);
-            drop(open);
-        }
-        drop(place);
-    }
-
-    fn dialled(
-        &self,
-        key: EndpointKey,
-        opened: Result<(Multiplexed, multiplexed::Driver), Reason>,
-        tell: multiplexed::Tell,
-    ) -> Option<multiplexed::Driver> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(key).or_default();
-        slot.dialling = None;
-        let (result, driver) = match opened {
-            Ok((connection, driver)) => {
-                slot.connections.push(connection);
-                (Ok(()), Some(driver))
-            }
-            Err(reason) => (Err(reason), None),
-        };
-        drop(slots);
-        tell.end(result);
-        driver
-    }
 }
 
 impl Slot {
     fn is_current(&self, connection: u64) -> bool {
         self.connections
             .iter()
-            .any(|it| it.number == connection && it.is_open())
+            .any(|it| it.number() == connection && it.is_open())
     }
 
-    /// The least busy open connection, if it has a free stream or no other may
-    /// be opened.
-    fn free_connection(&mut self, config: &Config, may_open: bool) -> Option<multiplexed::Lent> {
+    /// Whether no other connection may be opened to this endpoint.
+    fn is_full(&self, config: &Config) -> bool {
+        let open = self.connections.iter().filter(|it| it.is_open());
+        open.count() >= config.connections_per_endpoint.max(1)
+    }
+
+    /// The least busy open connection, if it has a free stream or its streams
+    /// may wait for each other.
+    fn free_connection(&mut self, config: &Config, may_wait: bool) -> Option<multiplexed::Lent> {
         self.connections.retain(Multiplexed::is_open);
-        let most = config.connections_per_endpoint.max(1);
-        let is_full = self.connections.len() >= most || !may_open;
-        let best = self.connections.iter().min_by_key(|it| it.streams.get())?;
-        let has_room = best.streams.get() < best.stream_limit(config.streams_per_connection);
-        (has_room || is_full).then(|| best.lend())
+        let best = self.connections.iter().min_by_key(|it| it.streams())?;
+        let has_room = best.streams() < best.stream_limit(config.streams_per_connection);
+        (has_room || may_wait).then(|| best.lend())
     }
 
     fn retire(&mut self, number: u64) {
-        self.connections.retain(|it| it.number != number);
+        self.connections.retain(|it| it.number() != number);
         self.idle.retain(|idle| {
             idle.stream
                 .as_ref()
-                .is_none_or(|stream| stream.connection != number)
+                .is_none_or(|stream| stream.connection().number() != number)
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //! queue before them.
 //!
 //! Called by `http::exchange` between plan and attempt, and by whoever dials:
-//! `pool`, and the story of opaque bytes. Without a limit, or below it, a place
+//! `pool`, and the story of opaque bytes. What nobody has asked for takes what
+//! is free, and never waits: mirrors, and dials before anyone spoke. Without a limit, or below it, a place
 //! costs one atomic increment. Whoever comes above it waits in order of
 //! arrival, over all workers, bounded in number and time.
 //!
@@ -78,10 +79,40 @@ pub(crate) fn connections(backend: &Backend) -> Entrance {
     }
 }
 
-/// Takes a place for a request that is free now: for what nobody waits for.
-pub(crate) fn enter_now(backend: &Backend) -> Option<Place> {
-    let (limit, places) = (backend.policy.limits.requests, &backend.cells.requests);
-    limit::take(&places.taken, limit).then(|| Place(Arc::clone(places)))
+/// Whether one more connection would have to wait now. Asked for each request
+/// over HTTP/2: without a limit it costs nothing.
+pub(crate) fn is_full(backend: &Backend) -> bool {
+    let limit = backend.policy.limits.connections;
+    limit.is_some_and(|limit| backend.cells.connections.taken.load(Ordering::SeqCst) >= limit)
+}
+
+/// A place for a connection that is free now, for who has not yet a reason to wait.
+pub(crate) fn connection_now(backend: &Backend) -> Option<Place> {
+    let limit = backend.policy.limits.connections;
+    free(&backend.cells.connections, limit)
+}
+
+/// A place for a connection, for what must not be in anybody's way: never the
+/// last one.
+pub(crate) fn spare_connection(backend: &Backend) -> Option<Place> {
+    spare(
+        &backend.cells.connections,
+        backend.policy.limits.connections,
+    )
+}
+
+/// As `spare_connection`, for a request.
+pub(crate) fn spare_request(backend: &Backend) -> Option<Place> {
+    spare(&backend.cells.requests, backend.policy.limits.requests)
+}
+
+fn spare(places: &Arc<Places>, limit: Option<u32>) -> Option<Place> {
+    free(places, limit.map(|limit| limit.saturating_sub(1)))
+}
+
+fn free(places: &Arc<Places>, limit: Option<u32>) -> Option<Place> {
+    let is_taken = !is_wanted(places) && limit::take(&places.taken, limit);
+    is_taken.then(|| Place(Arc::clone(places)))
 }
 
 /// Places, and the policy's limits on them.

@@ -27,7 +27,7 @@ use crate::{
     record::{self, AccessLog, Mode},
     runtime,
     telemetry::Registry,
-    tls::authority::Authority,
+    tls::{self, Alpn, authority::Authority},
 };
 
 mod routes;
@@ -102,6 +102,11 @@ impl World {
         let caller = (self.net.caller(), self.net.at(1, 15006), SERVICE);
         let snapshot = self.callers_snapshot();
         self.start(caller, snapshot, authority.store(WEB)).await;
+        self.start_callee(&authority).await;
+        self.dial().await
+    }
+
+    async fn start_callee(&mut self, authority: &Authority) {
         let callee = (
             self.net.at(2, 15001),
             self.net.callee(),
@@ -113,7 +118,6 @@ impl World {
             ..Snapshot::default()
         };
         self.start(callee, snapshot, authority.store(CART)).await;
-        self.dial().await
     }
 
     async fn dial(&self) -> TcpStream {
@@ -499,6 +503,26 @@ fn a_server_that_speaks_first_is_heard_and_half_closes_hold() {
         let mut back = String::new();
         caller.read_to_string(&mut back).await.unwrap();
         assert_eq!(back, "EHLO me");
+    });
+}
+
+#[test]
+fn a_peer_that_is_slow_to_begin_costs_the_application_no_second_connection() {
+    within(async {
+        let mut world = World::new();
+        let listener = TcpListener::bind(world.net.application()).await.unwrap();
+        let authority = Authority::new("root");
+        world.start_callee(&authority).await;
+        let silent = TcpStream::connect(world.net.callee()).await.unwrap();
+        // The application was asked whether it speaks first; it doesn't.
+        let (mut application, _) = listener.accept().await.unwrap();
+        let caller = authority.store(WEB);
+        let cart = CART.parse().unwrap();
+        let connecting = tls::connect::connect(silent, &cart, Alpn::Tcp, &caller);
+        let mut peer = Box::pin(connecting).await.unwrap().stream;
+        peer.write_all(b"hello").await.unwrap();
+        peer.flush().await.unwrap();
+        assert_eq!(body(&mut application, 5).await, "hello");
     });
 }
 

@@ -117,7 +117,8 @@ impl<P: Planner> Server<P> {
             return;
         }
         let (parts, body) = request.into_parts();
-        let request = two::Request(parts);
+        let mut request = two::Request(parts);
+        let host = request.settle_host();
         let field = |name: &str| request.0.headers.get(name).map(|value| value.as_bytes());
         let attempt = if self.is_mesh {
             answer::attempt(field(ATTEMPT))
@@ -141,7 +142,7 @@ impl<P: Planner> Server<P> {
             traceparent: field("traceparent"),
         });
         let answer = two::Answer::new(respond, &request, self.is_mesh);
-        let refused = self.unfit(&request);
+        let refused = host.and_then(|()| self.fits(&request));
         let mut call = Call::<Two> {
             body: two::Incoming::new(body),
             answer,
@@ -149,26 +150,26 @@ impl<P: Planner> Server<P> {
             attempt,
         };
         match refused {
-            None => exchange(&self.cx, &self.planner, &mut call, record).await,
-            Some(reason) => {
+            Ok(()) => exchange(&self.cx, &self.planner, &mut call, record).await,
+            Err(reason) => {
                 self.answer_fault::<Two>(reason, "", &mut call.answer, record)
                     .await
             }
         }
     }
 
-    /// What no exchange may see.
-    fn unfit(&self, request: &two::Request) -> Option<Reason> {
-        if !request.is_unambiguous() {
-            return Some(Reason::MalformedRequest);
-        }
+    /// What an exchange may see.
+    fn fits(&self, request: &two::Request) -> Result<(), Reason> {
         let limits = self.limits();
         if request.target_bytes() > limits.target_bytes {
-            return Some(Reason::TargetTooLong);
+            return Err(Reason::TargetTooLong);
         }
         let is_over = request.header_bytes() > header_list(&limits) as usize
             || request.0.headers.len() > limits.fields;
-        is_over.then_some(Reason::HeadersTooLarge)
+        if is_over {
+            return Err(Reason::HeadersTooLarge);
+        }
+        Ok(())
     }
 
     /// A lane of a peer proxy; every other CONNECT is refused by name.

@@ -6,6 +6,10 @@
 //! `Overdue` resolves once something that must come in one piece has been begun
 //! for too long. That is everything but the payload of DATA, whose pace is the
 //! body's. Between frames a connection may be idle for as long as it likes.
+//!
+//! Only time in which `h2` waits for the caller's bytes counts: while the caller
+//! takes its answers slowly, `h2` doesn't read, and what is unfinished then is
+//! nobody's fault.
 
 use std::{
     cell::Cell,
@@ -18,25 +22,38 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
 
+use crate::around::{Around, Reading};
+
 /// A connection whose frames are counted through.
+pub(super) type Watched<S> = Around<S, Watching>;
+
 #[derive(Debug)]
-pub(super) struct Watched<S> {
-    stream: S,
+pub(super) struct Watching {
     frames: Frames,
-    begun: Rc<Cell<Option<Instant>>>,
+    clock: Rc<Clock>,
 }
 
 /// The clock beside it.
 #[derive(Debug)]
 pub(super) struct Overdue {
-    begun: Rc<Cell<Option<Instant>>>,
+    clock: Rc<Clock>,
     limit: Duration,
+    /// Since when nobody reads.
+    paused: Option<Instant>,
     /// Made when something stays unfinished for the first time.
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What both know.
+#[derive(Debug)]
+struct Clock {
+    begun: Cell<Option<Instant>>,
+    /// The last read is still waiting for bytes.
+    is_awaited: Cell<bool>,
 }
 
 /// When the time of the preface begins.
@@ -54,30 +71,38 @@ pub(super) fn watched<S>(stream: S, limit: Duration, starts: Starts) -> (Watched
         Starts::AtOnce => Some(Instant::now()),
         Starts::WithFirstByte => None,
     };
-    let begun = Rc::new(Cell::new(begun));
+    let clock = Rc::new(Clock {
+        begun: Cell::new(begun),
+        is_awaited: Cell::new(false),
+    });
     let overdue = Overdue {
-        begun: Rc::clone(&begun),
+        clock: Rc::clone(&clock),
         limit,
+        paused: None,
         timer: None,
     };
     let frames = Frames::default();
-    (
-        Watched {
-            stream,
-            frames,
-            begun,
-        },
-        overdue,
-    )
+    let reading = Watching { frames, clock };
+    (Watched { stream, reading }, overdue)
 }
 
 impl Overdue {
     /// Poll it after whatever reads the connection, in the same task: what was
     /// read sets the time and wakes nobody.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(begun) = self.begun.get() else {
+        let is_awaited = self.clock.is_awaited.take();
+        let Some(mut begun) = self.clock.begun.get() else {
+            self.paused = None;
             return Poll::Pending;
         };
+        if !is_awaited {
+            self.paused.get_or_insert_with(Instant::now);
+            return Poll::Pending;
+        }
+        if let Some(paused) = self.paused.take() {
+            begun += paused.max(begun).elapsed();
+            self.clock.begun.set(Some(begun));
+        }
         let until = begun + self.limit;
         let timer = self
             .timer
@@ -89,56 +114,29 @@ impl Overdue {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> Reading<S> for Watching {
     fn poll_read(
-        self: Pin<&mut Self>,
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         let before = into.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
+        let polled = Pin::new(stream).poll_read(cx, into);
+        let Self { frames, clock } = self;
+        clock.is_awaited.set(polled.is_pending());
+        ready!(polled)?;
         let came = into.filled().get(before..).unwrap_or_default();
         if came.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let rested = this.frames.pass(came);
-        if !this.frames.is_unfinished() {
-            this.begun.set(None);
-        } else if rested || this.begun.get().is_none() {
-            this.begun.set(Some(Instant::now()));
+        let rested = frames.pass(came);
+        if !frames.is_unfinished() {
+            clock.begun.set(None);
+        } else if rested || clock.begun.get().is_none() {
+            clock.begun.set(Some(Instant::now()));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -269,11 +267,24 @@ mod tests {
                 .unwrap();
         }
 
-        /// After how long, within `patience`.
+        /// After how long, within `patience`, while somebody wants to read.
         async fn overdue(&mut self, patience: Duration) -> Option<Duration> {
             let start = Instant::now();
-            let overdue = timeout(patience, poll_fn(|cx| self.overdue.poll(cx))).await;
+            let Self { near, overdue, .. } = self;
+            let overdue = poll_fn(|cx| {
+                let (mut room, near) = ([0], Pin::new(&mut *near));
+                let read = near.poll_read(cx, &mut ReadBuf::new(&mut room));
+                assert!(read.is_pending());
+                overdue.poll(cx)
+            });
+            let overdue = timeout(patience, overdue).await;
             overdue.ok().map(|()| start.elapsed())
+        }
+
+        /// Nobody does for so long.
+        async fn rests(&mut self, time: Duration) {
+            let overdue = timeout(time, poll_fn(|cx| self.overdue.poll(cx))).await;
+            assert!(overdue.is_err());
         }
     }
 
@@ -328,6 +339,24 @@ mod tests {
             connection.comes(&frame(CONTINUATION, 0, 1)).await;
         }
         assert_eq!(connection.overdue(HOUR).await, Some(step));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_time_in_which_somebody_wants_to_read_counts() {
+        let mut connection = Connection::new(Starts::WithFirstByte);
+        connection.comes(&opening()).await;
+        connection.comes(&frame(HEADERS, 0, 20)).await;
+        let step = Duration::from_secs(10);
+        for _ in 0..2 {
+            connection.rests(HOUR).await;
+            assert_eq!(connection.overdue(step).await, None);
+        }
+        connection.rests(HOUR).await;
+        // What begins in a pause has all of its time.
+        connection.comes(&frame(CONTINUATION, END_HEADERS, 0)).await;
+        connection.comes(&frame(HEADERS, 0, 20)).await;
+        connection.rests(HOUR).await;
+        assert_eq!(connection.overdue(HOUR).await, Some(LIMIT));
     }
 
     #[tokio::test(start_paused = true)]

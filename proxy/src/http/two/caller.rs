@@ -40,14 +40,25 @@ impl Request {
         fields.sum::<usize>() + self.target_bytes()
     }
 
-    /// `:authority` and Host name the same (RFC 9113 §8.3.1), or only one is there.
-    pub(in crate::http) fn is_unambiguous(&self) -> bool {
+    /// Takes Host away where it only repeats `:authority`, as gateways from HTTP/1
+    /// have it: policies, routes and the application shall see one host.
+    ///
+    /// # Errors
+    /// When they name different ones, or there is more than one Host: malformed
+    /// (RFC 9113 §8.3.1).
+    pub(in crate::http) fn settle_host(&mut self) -> Result<(), Reason> {
         let mut hosts = self.0.headers.get_all(header::HOST).iter();
-        match (self.0.uri.authority(), hosts.next()) {
-            (_, None) => true,
-            (None, Some(_)) => hosts.next().is_none(),
-            (Some(authority), Some(host)) => {
-                hosts.next().is_none() && authority.as_str().as_bytes() == host.as_bytes()
+        let (host, more) = (hosts.next(), hosts.next());
+        match (self.0.uri.authority(), host, more) {
+            (_, _, Some(_)) => Err(Reason::MalformedRequest),
+            (_, None, None) | (None, Some(_), None) => Ok(()),
+            (Some(authority), Some(host), None) => {
+                let scheme = self.0.uri.scheme_str();
+                if !is_same_host(authority.as_str().as_bytes(), host.as_bytes(), scheme) {
+                    return Err(Reason::MalformedRequest);
+                }
+                self.0.headers.remove(header::HOST);
+                Ok(())
             }
         }
     }
@@ -58,6 +69,22 @@ impl Request {
             .path_and_query()
             .map_or(0, |target| target.as_str().len())
     }
+}
+
+/// RFC 3986 §6.2.2.1 and §6.2.3: neither case nor the scheme's own port matters.
+fn is_same_host(one: &[u8], other: &[u8], scheme: Option<&str>) -> bool {
+    let port: &[u8] = match scheme {
+        Some("https") => b":443",
+        _ => b":80",
+    };
+    let bare = |host: &'_ [u8]| {
+        let ports = [port, b":"];
+        let end = ports.iter().find(|port| host.ends_with(port));
+        host.len() - end.map_or(0, |port| port.len())
+    };
+    let (one, other) = (one.get(..bare(one)), other.get(..bare(other)));
+    one.zip(other)
+        .is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 impl request::Request for Request {
@@ -287,5 +314,61 @@ fn break_of(error: &h2::Error) -> Break {
             Break::Bad(Reason::MalformedRequest)
         }
         _ => Break::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use request::Request as _;
+
+    fn request(uri: &str, hosts: &[&str]) -> Request {
+        let mut request = http::Request::get(uri);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        Request(request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn a_host_that_repeats_the_authority_is_one_host() {
+        for (uri, host) in [
+            ("http://cart/", "cart"),
+            ("http://Cart.shop/", "cart.Shop"),
+            ("http://cart/", "cart:80"),
+            ("http://cart:80/", "cart"),
+            ("https://cart/", "cart:443"),
+            ("http://[fd00::80]/", "[fd00::80]"),
+        ] {
+            let mut request = request(uri, &[host]);
+            assert_eq!(request.settle_host(), Ok(()), "{uri} {host}");
+            assert_eq!(request.header("host").count(), 1, "{uri} {host}");
+            assert!(!request.0.headers.contains_key(header::HOST));
+        }
+    }
+
+    #[test]
+    fn a_host_of_its_own_stays() {
+        for (uri, hosts) in [("/", &["cart"][..]), ("http://cart/", &[]), ("/", &[])] {
+            let mut request = request(uri, hosts);
+            assert_eq!(request.settle_host(), Ok(()));
+            let has_host = request.0.headers.contains_key(header::HOST);
+            assert_eq!(has_host, !hosts.is_empty());
+        }
+    }
+
+    #[test]
+    fn two_hosts_are_malformed() {
+        for (uri, hosts) in [
+            ("http://cart/", &["stock"][..]),
+            ("http://cart/", &["cart:8080"]),
+            ("https://cart/", &["cart:80"]),
+            ("http://cart/", &["cart", "cart"]),
+            ("/", &["cart", "cart"]),
+            ("http://cart/", &[""]),
+        ] {
+            let settled = request(uri, hosts).settle_host();
+            assert_eq!(settled, Err(Reason::MalformedRequest), "{uri} {hosts:?}");
+        }
     }
 }

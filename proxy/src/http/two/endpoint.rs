@@ -71,10 +71,10 @@ impl message::Upstream<Request> for Upstream {
         pool: &Rc<Pool>,
         backend: &Backend,
         endpoint: &Arc<Endpoint>,
-        _: Wanted,
+        wanted: Wanted,
         _: &Limits,
     ) -> Result<Self, Reason> {
-        let (sender, stream) = pool.http2(backend, endpoint).await?;
+        let (sender, stream) = pool.http2(backend, endpoint, wanted).await?;
         Ok(Self { sender, stream })
     }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_rustls::rustls::pki_types::TrustAnchor;
 
-use super::{Certificate, Store};
+use super::{Bundle, Certificate, Store};
 use crate::{identity::SpiffeId, tls::verify};
 
 /// What a finished handshake proved, and how long that holds.
@@ -40,6 +40,27 @@ impl Session {
             ends,
             retires,
         }
+    }
+
+    /// Did the peer prove itself by one of these roots?
+    pub(crate) fn chains_to(&self, roots: &Bundle) -> bool {
+        roots.anchors.contains(&self.root)
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// With a peer that has its certificate from this authority.
+    pub(crate) fn of_root(authority: &crate::tls::authority::Authority) -> Self {
+        use crate::tls::authority::{NOW, Wanted};
+        let (chain, _) = authority.issue(&Wanted::of(&["spiffe://cluster.local/ns/a/sa/b"]));
+        let roots = authority.bundle();
+        let proof = verify::chain(&chain, &roots, NOW, verify::Usage::Server);
+        let proof = verify::Proof {
+            identity: SpiffeId::new("cluster.local", "a", "b").expect("it is a name"),
+            chain: proof.expect("it was just issued"),
+        };
+        Self::new(proof, None, NOW)
     }
 }
 

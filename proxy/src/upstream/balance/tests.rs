@@ -378,6 +378,27 @@ fn an_ejected_one_gets_nothing_but_its_probe() {
 }
 
 #[test]
+fn a_copy_never_probes_and_goes_to_nobody_while_all_are_out() {
+    for load_balancing in ALL {
+        let backend = backend(load_balancing, &[1; 2]);
+        let mut worker = Worker::new(1);
+        let mut copy = |now_ms| {
+            let Worker { averages, random } = &mut worker;
+            pick_for_copy(&backend, averages, now_ms, random).map(|it| it.endpoint().key.0)
+        };
+        eject(&backend, 0, 1);
+        // Its time is over at 5001.
+        assert!((0..200).all(|_| copy(6000) == Ok(1)));
+        let state = breaker::state(&backend.endpoints[0]);
+        assert!(matches!(state, breaker::State::Ejected { .. }), "{state:?}");
+    }
+    let backend = samples::backend(policy(LoadBalancing::PeakEwma), &[]);
+    let mut worker = Worker::new(1);
+    let none = pick_for_copy(&backend, &mut worker.averages, 1, &mut worker.random);
+    assert_eq!(none.unwrap_err(), Nobody::NoEndpoints);
+}
+
+#[test]
 fn while_all_are_out_any_serves_and_proves_nothing() {
     for load_balancing in ALL {
         let cells = Arc::default();
@@ -405,6 +426,9 @@ fn while_all_are_out_any_serves_and_proves_nothing() {
             let mut picked = worker.pick(&after, &[], 2).unwrap();
             seen[picked.endpoint().key.0 as usize] += 1;
             assert_eq!(picked.report(&after, Verdict::Success, 2), None);
+            let Worker { averages, random } = &mut worker;
+            let copy = pick_for_copy(&after, averages, 2, random);
+            assert_eq!(copy.unwrap_err(), Nobody::AllTried);
         }
         assert!(seen.iter().all(|count| *count > 20), "{seen:?}");
         assert_eq!(worker.key(&after, &[0], 2), Ok(1));

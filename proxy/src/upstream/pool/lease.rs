@@ -1,13 +1,12 @@
 //! What goes with a wire or a stream while it is lent: its place under limits
 //! and in gauges, given back on drop.
 
-use std::{cell::Cell, rc::Rc};
+use std::rc::Rc;
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::{
-    discovery::EndpointKey, outcome::Reason, tls::connect::Refusal, upstream::queue::Place,
-};
+use super::multiplexed::State;
+use crate::{discovery::EndpointKey, outcome::Reason, upstream::queue::Place};
 
 /// A socket of its own: its place under the backend's limit, and in the gauge.
 #[derive(Debug)]
@@ -52,9 +51,7 @@ impl Lease {
 /// A place on an HTTP/2 connection, counted until dropped.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(super) connection: u64,
-    streams: Rc<Cell<u32>>,
-    refusal: Option<Refusal>,
+    connection: Rc<State>,
     /// The connection served before: it may have been closed meanwhile.
     pub(crate) is_reused: bool,
     /// Set where it is a lane.
@@ -62,26 +59,28 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(connection: u64, streams: &Rc<Cell<u32>>, refusal: Option<Refusal>) -> Self {
-        streams.set(streams.get() + 1);
+    pub(super) fn new(connection: &Rc<State>) -> Self {
+        let is_reused = connection.begin();
         Self {
-            connection,
-            streams: Rc::clone(streams),
-            refusal,
-            is_reused: false,
+            connection: Rc::clone(connection),
+            is_reused,
             lane: None,
         }
+    }
+
+    pub(super) fn connection(&self) -> &Rc<State> {
+        &self.connection
     }
 
     /// Why the peer proxy refused our handshake, known only once the stream
     /// broke (TLS 1.3 tells late). The request was never read then.
     pub(crate) fn refusal(&self) -> Option<Reason> {
-        self.refusal.as_ref()?.reason()
+        self.connection.refusal()
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.streams.set(self.streams.get().saturating_sub(1));
+        self.connection.end();
     }
 }

@@ -5,12 +5,12 @@
 //! its root is no longer trusted.
 
 use std::{
-    cell::Cell,
-    future::{Future, poll_fn},
-    pin::Pin,
+    cell::{Cell, RefCell},
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -34,25 +34,82 @@ use crate::{
 };
 
 use super::{Config, Stream};
-use crate::upstream::connect::Connector;
+use crate::upstream::{connect::Connector, queue};
 
 /// An open connection, as the pool keeps it.
 #[derive(Debug)]
 pub(super) struct Multiplexed {
-    pub(super) number: u64,
-    pub(super) streams: Rc<Cell<u32>>,
     sender: SendRequest<Bytes>,
     state: Rc<State>,
-    refusal: Option<Refusal>,
-    /// Where its driver has a place.
-    places: Arc<Places>,
 }
 
+/// What the pool, the streams and the driver of a connection share.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
+    number: u64,
+    streams: Cell<u32>,
     is_open: Cell<bool>,
     last_used: Cell<Instant>,
     has_served: Cell<bool>,
+    refusal: Option<Refusal>,
+    /// Where the driver has a place.
+    places: Arc<Places>,
+    /// A stream has ended while somebody waits for such a place.
+    is_wanted: Cell<bool>,
+    driver: RefCell<Option<Waker>>,
+}
+
+impl State {
+    fn new(number: u64, refusal: Option<Refusal>, places: Arc<Places>) -> Self {
+        Self {
+            number,
+            streams: Cell::new(0),
+            is_open: Cell::new(true),
+            last_used: Cell::new(Instant::now()),
+            has_served: Cell::new(false),
+            refusal,
+            places,
+            is_wanted: Cell::new(false),
+            driver: RefCell::default(),
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// One more stream; whether it is not the first.
+    pub(super) fn begin(&self) -> bool {
+        self.last_used.set(Instant::now());
+        self.streams.set(self.streams.get() + 1);
+        self.has_served.replace(true)
+    }
+
+    pub(super) fn end(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        if queue::is_wanted(&self.places) {
+            self.is_wanted.set(true);
+            if let Some(driver) = self.driver.take() {
+                driver.wake();
+            }
+        }
+    }
+
+    pub(super) fn refusal(&self) -> Option<Reason> {
+        self.refusal.as_ref()?.reason()
+    }
+
+    /// Ready once for each time that its place may be given to another.
+    fn poll_wanted(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_wanted.take() {
+            return Poll::Ready(());
+        }
+        let mut driver = self.driver.borrow_mut();
+        if driver.as_ref().is_none_or(|it| !it.will_wake(cx.waker())) {
+            *driver = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
 }
 
 /// What to dial; owned, since a dial outlives its caller's snapshot.
@@ -80,7 +137,6 @@ type Running = Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>;
 pub(super) struct Driver {
     connection: Running,
     state: Rc<State>,
-    streams: Rc<Cell<u32>>,
     session: Option<Session>,
 }
 
@@ -121,41 +177,41 @@ pub(super) async fn open(
             (sender, Box::pin(connection), None)
         }
     };
-    let state = Rc::new(State {
-        is_open: Cell::new(true),
-        last_used: Cell::new(Instant::now()),
-        has_served: Cell::new(false),
-    });
-    let streams = Rc::new(Cell::new(0));
+    let state = Rc::new(State::new(number, refusal, places));
     let driver = Driver {
         connection,
         state: Rc::clone(&state),
-        streams: Rc::clone(&streams),
         session,
     };
-    Ok((
-        Multiplexed {
-            number,
-            streams,
-            sender,
-            state,
-            refusal,
-            places,
-        },
-        driver,
-    ))
+    Ok((Multiplexed { sender, state }, driver))
 }
 
 /// Per stream, bytes that wait for the socket.
 const SEND_BUFFER: usize = 256 * 1024;
 
+/// Whoever had it opened gets it within this time.
+const FRESH: Duration = Duration::from_secs(1);
+
 impl Multiplexed {
+    pub(super) fn number(&self) -> u64 {
+        self.state.number
+    }
+
+    pub(super) fn streams(&self) -> u32 {
+        self.state.streams.get()
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.state.is_open.get()
     }
 
+    /// Just opened, for somebody who has not had it yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.state.has_served.get() && self.idle_for(Instant::now()) < FRESH
+    }
+
     pub(super) fn places(&self) -> &Arc<Places> {
-        &self.places
+        &self.state.places
     }
 
     pub(super) fn idle_for(&self, now: Instant) -> Duration {
@@ -168,19 +224,15 @@ impl Multiplexed {
     }
 
     pub(super) fn lend(&self) -> Lent {
-        self.state.last_used.set(Instant::now());
-        let mut stream = Stream::new(self.number, &self.streams, self.refusal.clone());
-        stream.is_reused = self.state.has_served.replace(true);
         Lent {
             sender: self.sender.clone(),
-            stream,
-            state: Rc::clone(&self.state),
+            stream: Stream::new(&self.state),
         }
     }
 
     /// Idle ones end after `idle_timeout`: dropping the sender closes them.
     pub(super) fn is_wanted(&self, now: Instant, idle_timeout: Duration) -> bool {
-        self.is_open() && (self.streams.get() > 0 || self.idle_for(now) < idle_timeout)
+        self.is_open() && (self.streams() > 0 || self.idle_for(now) < idle_timeout)
     }
 }
 
@@ -188,7 +240,6 @@ impl Multiplexed {
 pub(super) struct Lent {
     sender: SendRequest<Bytes>,
     stream: Stream,
-    state: Rc<State>,
 }
 
 impl Lent {
@@ -196,7 +247,7 @@ impl Lent {
     /// broken): it is not lent again.
     pub(super) async fn ready(mut self) -> Option<(SendRequest<Bytes>, Stream)> {
         if poll_fn(|cx| self.sender.poll_ready(cx)).await.is_err() {
-            self.state.is_open.set(false);
+            self.stream.connection().is_open.set(false);
             return None;
         }
         Some((self.sender, self.stream))
@@ -204,25 +255,48 @@ impl Lent {
 }
 
 impl Driver {
-    /// Calls `retire` once no new stream may use it: idle lanes end then.
+    /// Calls `retire` once no new stream may use it: idle lanes end then; and
+    /// `gives_way` when it might be idle while somebody waits for its place.
     /// Returns why it ended.
-    pub(super) async fn run(mut self, certificates: &Store, retire: impl Fn()) -> &'static str {
-        let cause = match self.session.take() {
-            None => ended(&(&mut self.connection).await),
-            Some(session) => tokio::select! {
-                result = &mut self.connection => ended(&result),
-                () = certificates.retired(&session) => {
-                    self.state.is_open.set(false);
+    pub(super) async fn run(
+        mut self,
+        certificates: &Store,
+        retire: impl Fn(),
+        gives_way: impl Fn() -> bool,
+    ) -> &'static str {
+        let state = Rc::clone(&self.state);
+        let session = self.session.take();
+        let mut retired = pin!(async {
+            match &session {
+                Some(session) => certificates.retired(session).await,
+                None => pending().await,
+            }
+        });
+        let mut has_given_way = false;
+        let cause = loop {
+            tokio::select! {
+                biased;
+                result = &mut self.connection => {
+                    break if has_given_way { "limit" } else { ended(&result) };
+                }
+                () = poll_fn(|cx| state.poll_wanted(cx)) => has_given_way |= gives_way(),
+                () = &mut retired => {
+                    state.is_open.set(false);
                     retire();
                     tokio::select! {
                         () = self.drained() => {}
-                        () = certificates.ended(&session) => {}
+                        () = async {
+                            match &session {
+                                Some(session) => certificates.ended(session).await,
+                                None => pending().await,
+                            }
+                        } => {}
                     }
-                    "certificate"
+                    break "certificate";
                 }
-            },
+            }
         };
-        self.state.is_open.set(false);
+        state.is_open.set(false);
         retire();
         cause
     }
@@ -230,7 +304,8 @@ impl Driver {
     /// Streams in flight may finish until a certificate ends.
     async fn drained(&mut self) {
         poll_fn(|cx| {
-            let is_over = self.connection.as_mut().poll(cx).is_ready() || self.streams.get() == 0;
+            let is_over =
+                self.connection.as_mut().poll(cx).is_ready() || self.state.streams.get() == 0;
             if is_over {
                 Poll::Ready(())
             } else {

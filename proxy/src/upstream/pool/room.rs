@@ -3,7 +3,10 @@
 //! somebody who waits.
 //!
 //! Part of `pool`. An idle connection to one endpoint gives way to a needed one
-//! to another at once where both are this worker's, else at the next sweep.
+//! to another: at once where both are this worker's, or where it becomes idle
+//! while somebody waits; one that was idle already in another worker does at
+//! that worker's next sweep. One that was just opened is not idle: whoever
+//! asked for it comes next.
 
 use std::sync::Arc;
 
@@ -71,11 +74,11 @@ impl Slot {
     /// Whether somebody waits for the place that this one, or its connection, has.
     pub(super) fn is_wanted(&self, idle: &Idle) -> bool {
         let own = idle.socket.as_ref().map(|socket| socket.place.places());
-        let stream = idle.stream.as_ref().map(|stream| stream.connection);
+        let stream = idle.stream.as_ref().map(|it| it.connection().number());
         let connection = self
             .connections
             .iter()
-            .find(|connection| Some(connection.number) == stream);
+            .find(|connection| Some(connection.number()) == stream);
         own.or_else(|| connection.map(Multiplexed::places))
             .is_some_and(|places| queue::is_wanted(places))
     }
@@ -93,7 +96,7 @@ impl Slot {
     }
 
     /// Ends an idle connection that has one of these places, if there is one.
-    fn evict(&mut self, places: &Arc<Places>) -> bool {
+    pub(super) fn evict(&mut self, places: &Arc<Places>) -> bool {
         let has_one = |of: &Arc<Places>| Arc::ptr_eq(of, places);
         let socket = self.idle.iter().position(|idle| {
             let socket = idle.socket.as_ref();
@@ -103,20 +106,38 @@ impl Slot {
             self.idle.remove(oldest);
             return true;
         }
-        let spare = self.connections.iter().find(|connection| {
-            has_one(connection.places()) && connection.streams.get() == self.lanes(connection)
-        });
-        let Some(number) = spare.map(|connection| connection.number) else {
+        let mut all = self.connections.iter();
+        let spare = all.find(|it| has_one(it.places()) && self.is_idle(it));
+        let Some(number) = spare.map(Multiplexed::number) else {
             return false;
         };
         self.retire(number);
         true
     }
 
+    /// Ends this connection if it is idle while somebody waits for its place.
+    pub(super) fn gives_way_itself(&mut self, number: u64) -> bool {
+        let mut all = self.connections.iter();
+        let leaves = all.find(|it| it.number() == number).is_some_and(|it| {
+            // Its place may have been another's in between.
+            queue::is_wanted(it.places()) && self.is_idle(it)
+        });
+        if leaves {
+            self.retire(number);
+        }
+        leaves
+    }
+
+    fn is_idle(&self, connection: &Multiplexed) -> bool {
+        connection.streams() == self.lanes(connection) && !connection.is_fresh()
+    }
+
     /// Streams of a connection that are idle lanes.
     pub(super) fn lanes(&self, of: &Multiplexed) -> u32 {
         let lanes = self.idle.iter().filter_map(|idle| idle.stream.as_ref());
-        let count = lanes.filter(|lane| lane.connection == of.number).count();
+        let count = lanes
+            .filter(|lane| lane.connection().number() == of.number())
+            .count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 }

@@ -46,9 +46,9 @@ impl Pool {
 impl Slot {
     fn view(&self, now: Instant) -> View {
         let connections = self.connections.iter().map(|it| Connection {
-            number: it.number,
+            number: it.number(),
             is_open: it.is_open(),
-            streams: it.streams.get(),
+            streams: it.streams(),
             idle_lanes: self.lanes(it),
             used_ago_ms: u64::try_from(it.idle_for(now).as_millis()).unwrap_or(u64::MAX),
         });

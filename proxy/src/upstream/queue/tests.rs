@@ -154,6 +154,7 @@ async fn connections_wait_as_requests_do_and_apart_from_them() {
     let _request = super::enter(&backend, None).await.unwrap();
     let first = enter().await.unwrap();
     assert!(connections(&backend).is_full() && !is_wanted(first.places()));
+    assert!(is_full(&backend));
     let mut waiting = pin!(enter());
     assert!(poll(waiting.as_mut()).is_pending());
     assert!(is_wanted(first.places()));
@@ -162,8 +163,42 @@ async fn connections_wait_as_requests_do_and_apart_from_them() {
     let second = waiting.await.unwrap();
     assert_eq!(enter().await.unwrap_err(), Reason::PendingTimeout);
     drop(second);
-    assert!(!connections(&backend).is_full());
+    assert!(!connections(&backend).is_full() && !is_full(&backend));
     assert!(enter().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asked_for_takes_what_is_free_while_nobody_waits() {
+    let backend = backend(Some(2), None);
+    let spare = spare_request(&backend).unwrap();
+    assert!(spare_request(&backend).is_none(), "never the last");
+    let last = enter(&backend, None).await.unwrap();
+    let mut waiting = pin!(enter(&backend, None));
+    assert!(poll(waiting.as_mut()).is_pending());
+    drop((spare, last));
+    // A place is free now, and has its taker.
+    assert!(spare_request(&backend).is_none());
+    assert!(poll(waiting.as_mut()).is_ready());
+
+    let unlimited = self::backend(None, None);
+    let held: Vec<_> = (0..100).map(|_| spare_request(&unlimited)).collect();
+    assert!(held.iter().all(Option::is_some));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_before_anyone_spoke_takes_the_last_place_and_no_turn() {
+    let limits = Limits {
+        connections: Some(1),
+        requests: None,
+        pending: None,
+        pending_timeout: Duration::from_secs(1),
+    };
+    let defaults = BackendPolicy::default();
+    let backend = samples::backend(BackendPolicy { limits, ..defaults }, &[1]);
+    assert!(spare_connection(&backend).is_none());
+    let early = connection_now(&backend).unwrap();
+    assert!(connection_now(&backend).is_none());
+    assert!(!is_wanted(early.places()), "nobody is in the queue");
 }
 
 #[test]

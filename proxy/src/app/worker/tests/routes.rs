@@ -44,7 +44,7 @@ fn fields(set: &'static str, add: &'static str, remove: &'static str) -> FieldEd
 }
 
 /// An endpoint without a sidecar, of a backend of its own.
-fn plain(address: SocketAddr) -> Arc<Backend> {
+fn plain(address: SocketAddr, policy: BackendPolicy) -> Arc<Backend> {
     let cells = Arc::new(BackendCells::default());
     let endpoint = Endpoint {
         key: EndpointKey(1),
@@ -62,16 +62,20 @@ fn plain(address: SocketAddr) -> Arc<Backend> {
     Arc::new(Backend::new(
         samples::service("copy"),
         8080,
-        Arc::default(),
+        Arc::new(policy),
         vec![Arc::new(endpoint)],
         cells,
     ))
 }
 
 fn mirrored(to: SocketAddr) -> Filters {
+    mirrored_within(to, BackendPolicy::default())
+}
+
+fn mirrored_within(to: SocketAddr, policy: BackendPolicy) -> Filters {
     Filters {
         mirrors: vec![Mirror {
-            backend: Ok(plain(to)),
+            backend: Ok(plain(to, policy)),
             numerator: 1,
             denominator: 1,
         }],
@@ -231,6 +235,32 @@ fn a_mirror_that_is_not_there_or_never_answers_is_not_noticed() {
             for _ in 0..2 {
                 let head = ask(&mut caller, "GET / HTTP/1.1\r\nHost: cart\r\n\r\n").await;
                 assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_mirror_never_takes_the_last_place() {
+    within(async {
+        for (connections, requests) in [(Some(1), None), (None, Some(1)), (Some(2), Some(2))] {
+            let mut policy = BackendPolicy::default();
+            policy.limits.connections = connections;
+            policy.limits.requests = requests;
+            let mut world = World::new();
+            let copy = world.net.at(4, 8080);
+            world.filters = Some(mirrored_within(copy, policy));
+            let _told = world.answer(&[OK; 2]);
+            let mut copied = world.answer_at(copy, &[OK; 2]);
+            let mut caller = world.connect().await;
+            let head = ask(&mut caller, "GET / HTTP/1.1\r\nHost: cart\r\n\r\n").await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            if connections == requests {
+                assert!(copied.recv().await.is_some());
+            } else {
+                // An answer later it would be on its way.
+                ask(&mut caller, "GET / HTTP/1.1\r\nHost: cart\r\n\r\n").await;
+                assert!(copied.try_recv().is_err());
             }
         }
     });
@@ -413,7 +443,7 @@ fn add_alone() -> RouteTable {
         }),
         ..Match::default()
     };
-    let mut rule = rule(&plain(SERVICE), None);
+    let mut rule = rule(&plain(SERVICE, BackendPolicy::default()), None);
     if let Some(rule) = Arc::get_mut(&mut rule) {
         rule.backends[0].backend = Err("no such service".into());
     }
