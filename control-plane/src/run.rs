@@ -90,6 +90,8 @@ pub(crate) enum Stage {
     Hold(holder::Hold),
     /// Becomes a pod's program
     Program(inside::Program),
+    /// Becomes a command beside a pod's program
+    Beside(inside::Beside),
     /// Becomes a pod's proxy, or the control plane
     Companion(inside::Companion),
 }
@@ -127,6 +129,7 @@ pub(crate) fn stage(stage: &Stage) -> anyhow::Result<ExitCode> {
     match stage {
         Stage::Hold(options) => holder::hold(options),
         Stage::Program(program) => inside::program(program),
+        Stage::Beside(beside) => inside::beside(beside),
         Stage::Companion(companion) => inside::companion(companion),
     }
 }

@@ -64,26 +64,45 @@ fn a_pod_is_an_endpoint_while_its_readiness_probe_passes() {
     becomes(503);
 }
 
-#[test]
-fn a_probe_that_can_not_be_made_is_named_and_hinders_nothing() {
-    if !world::possible() {
-        return;
-    }
-    let exec = "readinessProbe: {exec: {command: ['true']}}";
-    let probe = MANIFESTS
+/// The manifests with another probe.
+fn probed_by(probe: &str) -> String {
+    let usual = MANIFESTS
         .lines()
         .find(|line| line.contains("readinessProbe"))
         .unwrap();
-    let manifests = MANIFESTS.replace(probe.trim(), exec);
-    let world = World::new(&(world::service("shop/web", &[PORT]) + &manifests));
-    let pod = world.idle("shop/web-0");
-    pod.launcher()
-        .complains("weft: a readinessProbe exec is not made here: it counts as passed");
+    let manifests = MANIFESTS.replace(usual.trim(), probe);
+    world::service("shop/web", &[PORT]) + &manifests
+}
+
+#[test]
+fn a_command_sees_what_the_program_sees() {
+    if !world::possible() {
+        return;
+    }
+    let switch = tempfile::tempdir().unwrap();
+    let file = switch.path().join("up");
+    // Its variables, its name, its mounts and its network.
+    let script = "test -e $UP && test $(uname -n) = web-0 && grep -q web /etc/hosts && grep -q eth0 /proc/net/dev";
+    let probe = format!(
+        "readinessProbe: {{exec: {{command: [sh, -c, '{script}']}}, periodSeconds: 1, failureThreshold: 1}}"
+    );
+    let world = World::new(&probed_by(&probe));
+    let pod = world
+        .pod("shop/web-0")
+        .env("UP", &file.display().to_string())
+        .run(["sleep", "infinity"]);
     let _application = Application::start(pod.listen(PORT), |_| Answer::ok("up"));
     let client = world.idle("shop/client-0");
     let web = (client.resolve("web"), PORT).into();
-    wait::until("an answer", || {
-        let reply = traffic::run(&client, || async move { One::new(web).get("/").await });
-        reply.is_ok_and(|it| it.status == 200).then_some(())
-    });
+    let becomes = |wanted| {
+        wait::until(&format!("answer {wanted}"), || {
+            let reply = traffic::run(&client, || async move { One::new(web).get("/").await });
+            reply.ok().filter(|it| it.status == wanted)
+        })
+    };
+    becomes(503);
+    std::fs::write(&file, "").unwrap();
+    becomes(200);
+    std::fs::remove_file(&file).unwrap();
+    becomes(503);
 }

@@ -373,6 +373,22 @@ fn a_pod_runs_once_and_a_wrong_name_is_refused() {
 }
 
 #[test]
+fn a_probe_that_can_not_be_made_is_refused_by_name() {
+    let mesh = Mesh::new(As::User);
+    mesh.manifest(
+        "pod.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p-0, namespace: shop}\nspec: {containers: [{name: a, readinessProbe: {exec: {command: []}}}]}\n",
+    );
+    let refused = mesh.output("p-0", &["--no-mesh"], "true");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("a readinessProbe exec has no command"),
+        "{said}"
+    );
+}
+
+#[test]
 fn switched_off_user_namespaces_are_told_with_their_remedy() {
     let mesh = Mesh::new(As::User);
     let weft = As::User.weft().get_program().to_owned();

@@ -1,14 +1,16 @@
 //! The last step before another program: into its namespaces, then become it.
 //!
 //! Runs in a process of its own, without threads, as `setns` on a user
-//! namespace demands; after `run::launch` (the program) and
-//! `run::holder::proxy` (proxies). Never returns when all is well.
+//! namespace demands; after `run::launch` (the program), `run::holder::proxy`
+//! (proxies) and `run::holder::readiness` (commands). Never returns when all is
+//! well.
 
 use std::{
-    ffi::OsString,
-    fs::File,
+    ffi::{OsStr, OsString},
+    fs::{self, File},
     io::BufReader,
     os::unix::{
+        ffi::OsStrExt,
         net::UnixStream,
         process::{CommandExt, parent_id},
     },
@@ -51,6 +53,19 @@ pub(crate) struct Program {
     pub(crate) command: Vec<OsString>,
 }
 
+/// A command that a pod's manifest has run beside its program.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Beside {
+    /// Ends with it.
+    #[arg(long)]
+    pub(crate) parent: u32,
+    /// The program: its namespaces, environment and directory
+    #[arg(long)]
+    pub(crate) process: u32,
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// Something of the holder's beside a pod's program.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Companion {
@@ -84,14 +99,38 @@ pub(crate) fn program(stage: &Program) -> anyhow::Result<ExitCode> {
         other => bail!("ids of the program: {other:?}"),
     }
     drop(holder);
-    become_command(stage.parent, &stage.command)
+    become_command(stage.parent, &stage.command, |_| {})
+}
+
+pub(crate) fn beside(stage: &Beside) -> anyhow::Result<ExitCode> {
+    let process = Path::new("/proc").join(stage.process.to_string());
+    let environment = fs::read(process.join("environ"))?;
+    let directory = fs::read_link(process.join("cwd"))?;
+    // The user namespace is the last: whoever is in there may enter no other.
+    for (name, kind) in [
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+        ("user", CloneFlags::CLONE_NEWUSER),
+    ] {
+        let namespace = File::open(process.join("ns").join(name))?;
+        setns(namespace, kind).with_context(|| format!("{name} namespace of the program"))?;
+    }
+    let pairs = environment.split(|byte| *byte == 0).filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (pair.get(..at)?, pair.get(at + 1..)?);
+        Some((OsStr::from_bytes(name), OsStr::from_bytes(value)))
+    });
+    become_command(stage.parent, &stage.command, |command| {
+        command.env_clear().envs(pairs).current_dir(&directory);
+    })
 }
 
 pub(crate) fn companion(stage: &Companion) -> anyhow::Result<ExitCode> {
     if let Some(network) = &stage.network_namespace {
         enter_network(network)?;
     }
-    become_command(stage.parent, &stage.command)
+    become_command(stage.parent, &stage.command, |_| {})
 }
 
 fn enter_network(namespace: &Path) -> anyhow::Result<()> {
@@ -109,14 +148,21 @@ fn replace_hosts(hosts: &Path) -> anyhow::Result<()> {
 }
 
 /// Dies with `parent`, however that ends.
-fn become_command(parent: u32, command: &[OsString]) -> anyhow::Result<ExitCode> {
+fn become_command(
+    parent: u32,
+    command: &[OsString],
+    prepare: impl FnOnce(&mut Command),
+) -> anyhow::Result<ExitCode> {
     set_pdeathsig(Signal::SIGKILL)?;
     // It may have ended before the line above.
     if parent_id() != parent {
         bail!("the process that started this one has gone");
     }
     let (program, arguments) = command.split_first().context("no command")?;
-    let error = Command::new(program).args(arguments).exec();
+    let mut command = Command::new(program);
+    command.args(arguments);
+    prepare(&mut command);
+    let error = command.exec();
     #[allow(
         clippy::print_stderr,
         reason = "a command line answers on its standard error"

@@ -170,8 +170,9 @@ impl Template {
         text(&self.0, "/spec/serviceAccountName").map(str::to_owned)
     }
 
-    /// And what of it can't be had.
-    pub(crate) fn readiness(&self, address: IpAddr) -> (Readiness, Vec<String>) {
+    /// # Errors
+    /// Which probe can't be made, for people.
+    pub(crate) fn readiness(&self, address: IpAddr) -> Result<Readiness, String> {
         Readiness::of(&self.0, address)
     }
 

@@ -15,7 +15,7 @@ use super::{
     network::PodNetwork,
     processes::kill_all,
     proxy::{self, Plan, Proxy},
-    readiness::Readiness,
+    readiness::{self, Readiness},
     state::Holder,
 };
 use crate::{
@@ -123,12 +123,7 @@ async fn prepare(
     connection: &mut Connection,
 ) -> anyhow::Result<()> {
     if let Some(live) = holder.facts(&pod.name) {
-        let left_out;
-        (pod.readiness, left_out) = live.readiness();
-        for what in left_out {
-            let told = format!("{what}: it counts as passed");
-            connection.say(&Tell::Waiting(told)).await;
-        }
+        pod.readiness = live.readiness().map_err(anyhow::Error::msg)?;
     }
     if let Some(file) = &join.capture {
         pod.capture = Some(holder.capture(&pod.network, file)?);
@@ -161,6 +156,10 @@ async fn prepare(
 async fn accompany(holder: &Holder, pod: &mut Pod, connection: &mut Connection) -> Duration {
     let mut renewal = Instant::now() + TOKEN_RENEWAL;
     loop {
+        let probing = readiness::Place {
+            network: &pod.network.namespace,
+            proxy: pod.proxy.as_ref().and_then(Proxy::pid),
+        };
         let tended = async {
             match &mut pod.proxy {
                 Some(proxy) => proxy.tend().await,
@@ -169,7 +168,7 @@ async fn accompany(holder: &Holder, pod: &mut Pod, connection: &mut Connection) 
         };
         let probed = async {
             match pod.has_started {
-                true => pod.readiness.changed(&pod.network.namespace).await,
+                true => pod.readiness.changed(probing).await,
                 false => std::future::pending().await,
             }
         };

@@ -1,4 +1,4 @@
-//! Ends what still runs in a pod.
+//! Finds what runs in a pod, and ends what still does.
 //!
 //! A pod's processes are those in its network namespace, whoever started them:
 //! the program's children may have left its process group and session.
@@ -22,7 +22,7 @@ pub(crate) async fn kill_all(namespace: &File, spared: Option<u32>) -> io::Resul
     // since what is killed forks no more.
     for _ in 0..50 {
         let found: Vec<Pid> = inside(inode)?
-            .filter(|pid| spared.is_none_or(|it| i64::from(it) != i64::from(pid.as_raw())))
+            .filter(|pid| is_other(*pid, spared))
             .collect();
         if found.is_empty() {
             return Ok(());
@@ -34,6 +34,17 @@ pub(crate) async fn kill_all(namespace: &File, spared: Option<u32>) -> io::Resul
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Err(io::Error::other("processes of the pod did not end"))
+}
+
+/// The process of the pod that began first, beside `spared`.
+pub(crate) fn first(namespace: &File, spared: Option<u32>) -> io::Result<Option<Pid>> {
+    let all = inside(namespace.metadata()?.st_ino())?;
+    let others = all.filter(|pid| is_other(*pid, spared));
+    Ok(others.min_by_key(|pid| pid.as_raw()))
+}
+
+fn is_other(pid: Pid, spared: Option<u32>) -> bool {
+    spared.is_none_or(|it| i64::from(it) != i64::from(pid.as_raw()))
 }
 
 fn inside(inode: u64) -> io::Result<impl Iterator<Item = Pid>> {

@@ -3,18 +3,28 @@
 //!
 //! Owned by `run::holder::pod`, which tells the mesh. Probes begin once the
 //! program has been started. They are made in the pod's own network, past its
-//! proxy: whether the program answers is no matter of policy. A pod without
-//! probes is ready at once; one whose probes are of a kind that can't be made
-//! here (`exec`, `grpc`, HTTPS) as well, and its launcher is told so.
+//! proxy: whether the program answers is no matter of policy; commands run
+//! beside the program. A pod without probes is ready at once; one with a probe
+//! that can't be made is not started.
 
+mod grpc;
 mod probe;
+mod tls;
 
 use std::{fs::File, net::IpAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use self::probe::{How, Probe};
+use self::probe::Probe;
+
+/// Where probes are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) network: &'a File,
+    /// The process there that is not the program's.
+    pub(crate) proxy: Option<u32>,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Readiness(Vec<Probed>);
@@ -40,27 +50,24 @@ struct Rhythm {
 }
 
 impl Readiness {
-    /// Of a Pod manifest, for a pod with this address; and what of it can't be had.
-    pub(crate) fn of(pod: &Value, address: IpAddr) -> (Self, Vec<String>) {
-        let (mut probed, mut left_out) = (Vec::new(), Vec::new());
+    /// Of a Pod manifest, for a pod with this address.
+    ///
+    /// # Errors
+    /// Which probe can't be made and why, for people.
+    pub(crate) fn of(pod: &Value, address: IpAddr) -> Result<Self, String> {
         let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
         let containers: Vec<&Value> = containers.into_iter().flatten().collect();
-        for probe in containers.iter().filter_map(|it| it.get("readinessProbe")) {
-            match How::of(probe, &containers) {
-                Ok((how, port)) => probed.push(Probed {
-                    probe: Probe {
-                        how,
-                        at: (address, port).into(),
-                    },
-                    rhythm: Rhythm::of(probe),
-                    next: Instant::now(),
-                    is_ready: false,
-                    against: 0,
-                }),
-                Err(why) => left_out.push(why),
-            }
-        }
-        (Self(probed), left_out)
+        let probes = containers.iter().filter_map(|it| it.get("readinessProbe"));
+        let probed = probes.map(|probe| {
+            Ok(Probed {
+                probe: Probe::of(probe, &containers, address)?,
+                rhythm: Rhythm::of(probe),
+                next: Instant::now(),
+                is_ready: false,
+                against: 0,
+            })
+        });
+        probed.collect::<Result<_, String>>().map(Self)
     }
 
     /// The program runs from now on.
@@ -76,14 +83,14 @@ impl Readiness {
 
     /// Probes until `is_ready` is different. Can be dropped and called again at
     /// any await: what was not answered is asked again.
-    pub(crate) async fn changed(&mut self, network: &File) {
+    pub(crate) async fn changed(&mut self, place: Place<'_>) {
         let before = self.is_ready();
         while self.is_ready() == before {
             let Some(due) = self.0.iter_mut().min_by_key(|it| it.next) else {
                 return std::future::pending().await;
             };
             sleep_until(due.next).await;
-            let passed = due.probe.make(network, due.rhythm.timeout).await;
+            let passed = due.probe.make(place, due.rhythm.timeout).await;
             due.next = Instant::now() + due.rhythm.period;
             due.hear(passed);
         }
@@ -147,18 +154,31 @@ mod tests {
     }
 
     fn of(probe: &Value) -> Result<Probed, String> {
-        let (mut found, mut wrong) = Readiness::of(&pod(probe), "127.0.0.1".parse().unwrap());
-        found.0.pop().ok_or_else(|| wrong.remove(0))
+        let found = Readiness::of(&pod(probe), "127.0.0.1".parse().unwrap());
+        found.map(|mut it| it.0.pop().unwrap())
     }
 
     fn own_network() -> File {
         File::open("/proc/thread-self/ns/net").unwrap()
     }
 
+    async fn passes(probe: &Value) -> bool {
+        let (network, probed) = (own_network(), of(probe).unwrap());
+        let place = Place {
+            network: &network,
+            proxy: None,
+        };
+        probed.probe.make(place, Duration::from_secs(20)).await
+    }
+
     #[test]
     fn probes_are_read_with_the_defaults_of_kubernetes() {
         let named = of(&json!({"httpGet": {"port": "web"}})).unwrap();
-        assert_eq!(named.probe.at, "127.0.0.1:8080".parse().unwrap());
+        let at: std::net::SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        assert!(
+            matches!(named.probe, Probe::Get { at: is, is_tls: false, .. } if is == at),
+            "{named:?}"
+        );
         let seconds = Duration::from_secs;
         let rhythm = Rhythm {
             initial_delay: seconds(0),
@@ -173,7 +193,7 @@ mod tests {
             "timeoutSeconds": 4, "successThreshold": 5, "failureThreshold": 6,
         });
         let given = of(&given).unwrap();
-        assert_eq!(given.probe.at.port(), 90);
+        assert_eq!(given.probe, Probe::Connect("127.0.0.1:90".parse().unwrap()));
         assert_eq!(given.rhythm.period, seconds(3));
         assert_eq!((given.rhythm.successes, given.rhythm.failures), (5, 6));
     }
@@ -181,9 +201,10 @@ mod tests {
     #[test]
     fn what_can_not_be_probed_is_named() {
         for (probe, named) in [
-            (json!({"exec": {"command": ["true"]}}), "exec"),
-            (json!({"grpc": {"port": 1}}), "grpc"),
-            (json!({"httpGet": {"port": 1, "scheme": "HTTPS"}}), "HTTPS"),
+            (json!({"exec": {"command": []}}), "exec"),
+            (json!({"grpc": {"port": "none"}}), "\"none\""),
+            (json!({"httpGet": {"port": 1, "scheme": "FTP"}}), "FTP"),
+            (json!({"periodSeconds": 1}), "no kind"),
             (json!({"httpGet": {"port": "none"}}), "\"none\""),
             (json!({"tcpSocket": {"port": 0}}), "port 0"),
         ] {
@@ -194,8 +215,8 @@ mod tests {
 
     #[test]
     fn a_pod_without_probes_is_ready_at_once() {
-        let (none, left_out) = Readiness::of(&json!({}), "127.0.0.1".parse().unwrap());
-        assert!(none.is_ready() && left_out.is_empty());
+        let none = Readiness::of(&json!({}), "127.0.0.1".parse().unwrap());
+        assert!(none.unwrap().is_ready());
     }
 
     #[test]
@@ -249,7 +270,7 @@ mod tests {
             "httpHeaders": [{"name": "X-Who", "value": "probe"}],
         });
         let probe = json!({"httpGet": get, "failureThreshold": 1});
-        let (mut readiness, _) = Readiness::of(&pod(&probe), "127.0.0.1".parse().unwrap());
+        let mut readiness = Readiness::of(&pod(&probe), "127.0.0.1".parse().unwrap()).unwrap();
         // Not the seconds that manifests count in.
         for it in &mut readiness.0 {
             it.rhythm.period = Duration::from_millis(1);
@@ -257,9 +278,13 @@ mod tests {
         }
         readiness.begin();
         let network = own_network();
-        readiness.changed(&network).await;
+        let place = Place {
+            network: &network,
+            proxy: None,
+        };
+        readiness.changed(place).await;
         assert!(readiness.is_ready());
-        readiness.changed(&network).await;
+        readiness.changed(place).await;
         assert!(!readiness.is_ready());
     }
 
@@ -268,10 +293,92 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let probe = json!({"tcpSocket": {"port": port}});
-        let probed = of(&probe).unwrap();
-        let patience = Duration::from_secs(20);
-        assert!(probed.probe.make(&own_network(), patience).await);
+        assert!(passes(&probe).await);
         drop(listener);
-        assert!(!probed.probe.make(&own_network(), patience).await);
+        assert!(!passes(&probe).await);
+    }
+
+    #[tokio::test]
+    async fn a_service_is_ready_while_it_says_so_over_grpc() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = async {
+            // UNKNOWN, SERVING, NOT_SERVING, and no answer of grpc.health.v1.
+            for status in [Some(0), Some(1), Some(2), None] {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = hyper::service::service_fn(
+                    move |request: http::Request<hyper::body::Incoming>| async move {
+                        use http_body_util::{BodyExt, Full};
+                        assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                        let asked = request.into_body().collect().await.unwrap().to_bytes();
+                        // The message behind its prefix: field 1, "shop".
+                        assert_eq!(&asked[5..], b"\x0a\x04shop");
+                        let message: &[u8] = match status {
+                            Some(status) => &[0, 0, 0, 0, 2, 8, status],
+                            None => &[],
+                        };
+                        let body = Full::new(bytes::Bytes::copy_from_slice(message));
+                        let mut trailers = http::HeaderMap::new();
+                        let code = if status.is_some() { "0" } else { "12" };
+                        trailers.insert("grpc-status", code.parse().unwrap());
+                        let body = body.with_trailers(async move { Some(Ok(trailers)) });
+                        let answer = http::Response::builder();
+                        answer.header("content-type", "application/grpc").body(body)
+                    },
+                );
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let connection = hyper::server::conn::http2::Builder::new(executor);
+                let _ended = connection.serve_connection(io, service).await;
+            }
+        };
+        let probe = json!({"grpc": {"port": port, "service": "shop"}});
+        let asking = async {
+            for passed in [false, true, false, false] {
+                assert_eq!(passes(&probe).await, passed);
+            }
+        };
+        tokio::join!(serving, asking);
+    }
+
+    #[tokio::test]
+    async fn whoever_answers_over_https_is_ready_whatever_its_certificate() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio_rustls::{TlsAcceptor, rustls};
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = rcgen::CertificateParams::new(vec!["elsewhere.example".to_owned()]);
+        let own = own.unwrap().self_signed(&key).unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let config = rustls::ServerConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![own.der().clone()],
+                rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            );
+        let acceptor = TlsAcceptor::from(std::sync::Arc::new(config.unwrap()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = async {
+            for answer in ["HTTP/1.1 200 Fine\r\n\r\n", "HTTP/1.1 500 No\r\n\r\n"] {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let read = stream.read(&mut [0; 1024]).await.unwrap();
+                assert!(read > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+            // And one who can't speak TLS.
+            let (mut plain, _) = listener.accept().await.unwrap();
+            plain.write_all(b"HTTP/1.1 400 No\r\n\r\n").await.unwrap();
+        };
+        let probe = json!({"httpGet": {"port": port, "scheme": "HTTPS"}});
+        let asking = async {
+            for passed in [true, false, false] {
+                assert_eq!(passes(&probe).await, passed);
+            }
+        };
+        tokio::join!(serving, asking);
     }
 }

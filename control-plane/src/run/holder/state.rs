@@ -295,11 +295,13 @@ impl Holder {
 
 impl Live {
     /// And what of it can't be had.
-    pub(crate) fn readiness(&self) -> (Readiness, Vec<String>) {
+    /// # Errors
+    /// Which probe can't be made, for people.
+    pub(crate) fn readiness(&self) -> Result<Readiness, String> {
         let address = self.addresses.all().first();
         match (&self.template, address) {
             (Some(template), Some(address)) => template.readiness(*address),
-            _ => (Readiness::default(), Vec::new()),
+            _ => Ok(Readiness::default()),
         }
     }
 
