@@ -22,6 +22,23 @@ pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, look).unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
+/// Times a round until one is within `limit`: a loaded machine makes any single
+/// one late, what is late each time is late by itself.
+///
+/// # Panics
+/// When none of five is.
+#[track_caller]
+pub fn prompt(limit: Duration, mut round: impl FnMut() -> Duration) {
+    let mut times = Vec::new();
+    while times.len() < 5 {
+        times.push(round());
+        if times.last().is_some_and(|it| *it < limit) {
+            return;
+        }
+    }
+    panic!("never within {limit:?}: {times:?}");
+}
+
 /// Looks until there is something, or the time is over.
 pub fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + patience;
