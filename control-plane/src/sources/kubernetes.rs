@@ -12,6 +12,7 @@ mod closed;
 mod kinds;
 mod merge;
 pub(crate) mod metrics;
+mod pruned;
 mod reflect;
 #[cfg(test)]
 mod tests;

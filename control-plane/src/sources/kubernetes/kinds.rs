@@ -16,6 +16,7 @@ use k8s_openapi::api::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::pruned::Pruned;
 use crate::{
     model::{self, Kind, Name, Object, RouteKind},
     sources::manifest::{
@@ -131,11 +132,15 @@ impl Watched {
         self.plural
     }
 
-    /// The object, or nothing where it is not the mesh's.
-    pub(super) fn decode(&self, mut value: Value) -> Result<Option<Object>, Refusal> {
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
+    /// How its objects are read.
+    pub(super) const fn pruned(&self) -> Pruned {
+        Pruned {
+            is_pod: matches!(self.kind, Kind::Pod),
         }
+    }
+
+    /// The object, or nothing where it is not the mesh's.
+    pub(super) fn decode(&self, value: Value) -> Result<Option<Object>, Refusal> {
         Ok(Some(match self.kind {
             Kind::Namespace => Object::Namespace(namespace::convert(&typed::<Namespace>(value)?)?),
             Kind::Node => Object::Node(node::convert(&typed::<Node>(value)?)?),
@@ -188,8 +193,12 @@ const METADATA: [&str; 7] = [
     "annotations",
 ];
 
-/// Fields that we don't know are left out: they are newer than we are.
+/// Fields that we don't know are left out: they are newer than we are. Nearly
+/// all objects are good: where one went wrong is looked for only then.
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
+    if let Ok(good) = T::deserialize(&value) {
+        return Ok(good);
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "" } else { path.as_str() };

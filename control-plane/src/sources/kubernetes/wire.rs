@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::{
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::kinds::Watched;
+use super::{kinds::Watched, pruned::Pruned};
 
 /// Why nothing, or no more, came.
 #[derive(Debug, thiserror::Error)]
@@ -97,31 +97,33 @@ pub(super) async fn is_served(client: &Client, watched: &Watched) -> Result<bool
 /// # Errors
 /// When there was no page.
 pub(super) async fn page(client: &Client, watched: &Watched, next: &str) -> Result<Page, Fault> {
-    #[derive(Deserialize)]
-    struct List {
-        metadata: Metadata,
-        #[serde(default)]
-        items: Vec<Value>,
-    }
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default, rename = "resourceVersion")]
-        version: String,
-        #[serde(default, rename = "continue")]
-        next: String,
-    }
     let mut parameters = ListParams::default().limit(PAGE);
     parameters.label_selector = selector(watched);
     parameters.continue_token = (!next.is_empty()).then(|| next.to_owned());
     let request = kube::core::Request::new(watched.path()).list(&parameters);
     let request = request.map_err(|error| Fault::Failed(error.to_string()))?;
     let response = ask(client, accepting(request, watched, "List")).await?;
-    let list: List = whole(response).await?;
-    Ok(Page {
-        version: list.metadata.version,
-        next: list.metadata.next,
-        objects: list.items,
-    })
+    let body = read(response).await?;
+    let read = watched.pruned().read(&body);
+    let mut list = read.map_err(|error| Fault::Failed(error.to_string()))?;
+    let text = |pointer: &str| super::kinds::text(&list, pointer).to_owned();
+    let (version, next) = (
+        text("/metadata/resourceVersion"),
+        text("/metadata/continue"),
+    );
+    match list.get_mut("items").map(Value::take) {
+        Some(Value::Array(objects)) => Ok(Page {
+            version,
+            next,
+            objects,
+        }),
+        None | Some(Value::Null) if list.get("metadata").is_some() => Ok(Page {
+            version,
+            next,
+            objects: Vec::new(),
+        }),
+        _ => Err(Fault::Failed("the answer is no list".to_owned())),
+    }
 }
 
 /// From `version` on, or with all that there is first.
@@ -144,6 +146,7 @@ pub(super) async fn watch(
     let request = request.map_err(|error| Fault::Failed(error.to_string()))?;
     let response = ask(client, accepting(request, watched, "")).await?;
     Ok(Lines {
+        pruned: watched.pruned(),
         body: response.into_body(),
         held: BytesMut::new(),
         scanned: 0,
@@ -206,14 +209,20 @@ fn fault(status: StatusCode, message: &str) -> Fault {
 }
 
 async fn whole<T: serde::de::DeserializeOwned>(response: Response<Body>) -> Result<T, Fault> {
+    let body = read(response).await?;
+    serde_json::from_slice(&body).map_err(|error| Fault::Failed(error.to_string()))
+}
+
+async fn read(response: Response<Body>) -> Result<Bytes, Fault> {
     let body = timeout(BODY, response.into_body().collect()).await;
     let body = body.map_err(|_| Fault::Failed("the answer did not end in time".to_owned()))?;
     let body = body.map_err(|error| Fault::Failed(error.to_string()))?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| Fault::Failed(error.to_string()))
+    Ok(body.to_bytes())
 }
 
 /// A watch that is open.
 pub(super) struct Lines {
+    pruned: Pruned,
     body: Body,
     held: BytesMut,
     /// So many bytes of `held` have no end of line.
@@ -231,7 +240,7 @@ impl Lines {
             if let Some(length) = unscanned.iter().position(|it| *it == b'\n') {
                 let line = self.held.split_to(self.scanned + length + 1);
                 self.scanned = 0;
-                return parse(&line).map(Some);
+                return parse(&line, self.pruned).map(Some);
             }
             self.scanned = self.held.len();
             if self.scanned > LONGEST_LINE {
@@ -249,16 +258,14 @@ impl Lines {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Line, Fault> {
-    #[derive(Deserialize)]
-    struct Event {
-        r#type: String,
-        object: Value,
-    }
-    let Event { r#type, object } =
-        serde_json::from_slice(line).map_err(|error| Fault::Failed(error.to_string()))?;
+fn parse(line: &[u8], pruned: Pruned) -> Result<Line, Fault> {
+    let read = pruned.read(line);
+    let mut event = read.map_err(|error| Fault::Failed(error.to_string()))?;
+    let Some(object) = event.get_mut("object").map(Value::take) else {
+        return Err(Fault::Failed("a line that is no event".to_owned()));
+    };
     let version = || super::kinds::text(&object, "/metadata/resourceVersion").to_owned();
-    match r#type.as_str() {
+    match super::kinds::text(&event, "/type") {
         "ADDED" | "MODIFIED" => Ok(Line::Applied(object)),
         "DELETED" => Ok(Line::Deleted(object)),
         "BOOKMARK" => Ok(Line::Mark {
