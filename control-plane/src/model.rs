@@ -22,7 +22,8 @@ pub use policy::{
     AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, LoadBalancing,
 };
 pub use resolved::{
-    Change, Endpoint, Meaning, ResolvedAccess, ResolvedPort, ResolvedService, ResolvedWorkload,
+    Change, Endpoint, Hints, Meaning, ResolvedAccess, ResolvedPort, ResolvedService,
+    ResolvedWorkload,
 };
 pub use route::{
     BackendRef, Broken, Cors, Destination, Filter, GrpcMatch, HeaderModifier, Match, Mirror,
@@ -170,10 +171,24 @@ pub struct Service {
     pub selector: Labels,
     pub ports: Vec<ServicePort>,
     pub publish_not_ready: bool,
-    /// `sessionAffinity: ClientIP`: asked for and not kept.
-    pub client_affinity: bool,
-    /// `internalTrafficPolicy: Local`: asked for and not kept.
+    /// `sessionAffinity: ClientIP`: for so long after its last call a client
+    /// stays with its endpoint; 0 is none.
+    pub affinity_seconds: u32,
+    /// `internalTrafficPolicy: Local`.
     pub own_node_only: bool,
+    pub distribution: Distribution,
+}
+
+/// `trafficDistribution`. A cluster makes hints of it in EndpointSlices; where
+/// there are none `index` does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Distribution {
+    #[default]
+    Anywhere,
+    /// `PreferSameZone`, or `PreferClose`, its old name.
+    SameZone,
+    /// `PreferSameNode`; where there is none on it, in its zone.
+    SameNode,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -227,7 +242,10 @@ pub struct SliceEndpoint {
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
+    /// Empty where the slice doesn't say.
+    pub node: String,
     pub zone: String,
+    pub hints: Option<Box<Hints>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -247,5 +247,6 @@ fn keeps_endpoints(one: &Service, other: &Service) -> bool {
     one.ports == other.ports
         && one.selector == other.selector
         && one.publish_not_ready == other.publish_not_ready
+        && one.distribution == other.distribution
         && one.addresses == other.addresses
 }

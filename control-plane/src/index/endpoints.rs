@@ -15,7 +15,8 @@ use std::{
 
 use super::tables::{Reference, Slice, Tables, is_selected};
 use crate::model::{
-    Endpoint, Name, Pod, Protocol, Service, ServicePort, SliceEndpoint, TargetPort,
+    Distribution, Endpoint, Hints, Name, Pod, Protocol, Service, ServicePort, SliceEndpoint,
+    TargetPort,
 };
 
 /// Who may be endpoints of this Service, in slices or by its selector.
@@ -154,7 +155,9 @@ pub(super) fn of_pod(
         identity: meshed.then(|| Name::new(&name.namespace, &pod.service_account)),
         mesh: meshed && !pod.excluded_ports.contains(&address.port()),
         protocol,
+        node: pod.node.clone(),
         zone: tables.zone_of(pod).to_owned(),
+        hints: None,
         weight: pod.weight.max(1),
         draining: pod.terminating,
     }
@@ -232,18 +235,20 @@ fn from_listing(
     if !(entry.ready || draining) {
         return None;
     }
-    let zone = |own: &str| match entry.zone.is_empty() {
+    // Of a pod without a proxy a source need not know where it runs.
+    let listed = |listed: &String, own: &str| match listed.is_empty() {
         true => own.to_owned(),
-        false => entry.zone.clone(),
+        false => listed.clone(),
     };
     match pod {
         Some(pod) => {
             let ip = address_listed(tables, entry, pod)?;
             let endpoint = of_pod(tables, pod, SocketAddr::new(ip, number), port.protocol);
-            let zone = zone(&endpoint.zone);
             Some(Endpoint {
                 draining,
-                zone,
+                node: listed(&entry.node, &endpoint.node),
+                zone: listed(&entry.zone, &endpoint.zone),
+                hints: entry.hints.clone(),
                 ..endpoint
             })
         }
@@ -256,7 +261,9 @@ fn from_listing(
                 identity: None,
                 mesh: false,
                 protocol: port.protocol,
-                zone: zone(""),
+                node: entry.node.clone(),
+                zone: entry.zone.clone(),
+                hints: entry.hints.clone(),
                 weight: 1,
                 draining,
             })
@@ -285,7 +292,27 @@ fn from_pod(tables: &Tables, service: &Service, port: &ServicePort, pod: &Pod) -
     }
     let number = target_of(port, pod)?;
     let address = SocketAddr::new(address_for(service, pod)?, number);
-    Some(of_pod(tables, pod, address, port.protocol))
+    let endpoint = of_pod(tables, pod, address, port.protocol);
+    let hints = hints(service.distribution, &endpoint);
+    Some(Endpoint { hints, ..endpoint })
+}
+
+/// What a cluster's controller would hint: to each node and zone its own.
+fn hints(distribution: Distribution, of: &Endpoint) -> Option<Box<Hints>> {
+    let known = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let node = match distribution {
+        Distribution::SameNode => known(&of.node),
+        Distribution::Anywhere | Distribution::SameZone => None,
+    };
+    let zone = match distribution {
+        Distribution::Anywhere => None,
+        Distribution::SameZone | Distribution::SameNode => known(&of.zone),
+    };
+    let hints = Hints {
+        nodes: node.into_iter().collect(),
+        zones: zone.into_iter().collect(),
+    };
+    (hints != Hints::default()).then(|| Box::new(hints))
 }
 
 /// Of a family that the Service has, IPv4 first; any where it has none.

@@ -62,21 +62,6 @@ fn of_service(tables: &Tables, name: &Name, found: &mut Found<'_>) {
         }
         outside_ranges(tables, *ip, "spec.clusterIPs", found);
     }
-    if service.own_node_only {
-        found.add(
-            "spec.internalTrafficPolicy".to_owned(),
-            "is Local, which the mesh does not keep: callers get endpoints of every node".to_owned(),
-            "call the pod of the own node by its address, or exclude the port from the caller's proxy",
-        );
-    }
-    if service.client_affinity {
-        found.add(
-            "spec.sessionAffinity".to_owned(),
-            "is ClientIP, which the mesh does not keep: each request is balanced by itself"
-                .to_owned(),
-            "remove it; until then only callers without a proxy stay with one endpoint",
-        );
-    }
 }
 
 fn of_pod(tables: &Tables, name: &Name, found: &mut Found<'_>) {

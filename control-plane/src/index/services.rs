@@ -30,6 +30,8 @@ pub(super) fn resolve(tables: &Tables, name: &Name) -> Option<ResolvedService> {
         policy: policy_of(tables, name)
             .map(|it| it.policy.clone())
             .unwrap_or_default(),
+        own_node_only: service.own_node_only,
+        affinity_seconds: service.affinity_seconds,
     })
 }
 

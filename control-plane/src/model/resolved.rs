@@ -56,9 +56,21 @@ pub struct Endpoint {
     /// It has a proxy, and this port is redirected to it.
     pub mesh: bool,
     pub protocol: Protocol,
+    /// Empty where nobody said.
+    pub node: String,
     pub zone: String,
+    /// Boxed: most have none, and there may be a hundred thousand.
+    pub hints: Option<Box<Hints>>,
     pub weight: u32,
     pub draining: bool,
+}
+
+/// For callers of which nodes and zones an endpoint is meant
+/// (discovery.k8s.io/v1, EndpointHints).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Hints {
+    pub nodes: Vec<String>,
+    pub zones: Vec<String>,
 }
 
 /// A service with everything joined.
@@ -67,6 +79,9 @@ pub struct ResolvedService {
     pub name: Name,
     pub ports: Vec<ResolvedPort>,
     pub policy: BackendPolicy,
+    pub own_node_only: bool,
+    /// 0 is none.
+    pub affinity_seconds: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -71,6 +71,8 @@ pub(crate) fn service(
         name: from.name.name.clone(),
         ports,
         policy: Some(backend_policy(from)),
+        own_node_only: from.own_node_only,
+        affinity_seconds: from.affinity_seconds,
     }
 }
 
@@ -142,6 +144,10 @@ fn backend_policy(service: &ResolvedService) -> v1::BackendPolicy {
 
 pub(crate) fn endpoint(from: &Endpoint, trust_domain: &str) -> v1::Endpoint {
     let mesh = from.mesh && from.identity.is_some();
+    let (hint_nodes, hint_zones) = match &from.hints {
+        Some(hints) => (hints.nodes.clone(), hints.zones.clone()),
+        None => (Vec::new(), Vec::new()),
+    };
     v1::Endpoint {
         uid: from.uid.clone(),
         address: from.address.ip().to_string(),
@@ -167,6 +173,9 @@ pub(crate) fn endpoint(from: &Endpoint, trust_domain: &str) -> v1::Endpoint {
             v1::EndpointState::Ready
         }
         .into(),
+        node: from.node.clone(),
+        hint_nodes,
+        hint_zones,
     }
 }
 
@@ -209,6 +218,7 @@ pub(crate) fn workload(
         ports: ports.collect(),
         default_access: Some(access(&from.default_access, features, denied)),
         zone: from.pod.zone.clone(),
+        node: from.pod.node.clone(),
     }
 }
 

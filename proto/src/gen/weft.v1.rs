@@ -199,6 +199,14 @@ pub struct Service {
     /// Of the BackendPolicy that targets it, defaults filled in.
     #[prost(message, optional, tag = "4")]
     pub policy: ::core::option::Option<BackendPolicy>,
+    /// `internalTrafficPolicy: Local`: only endpoints whose `node` is the caller's
+    /// own, and nobody where there is none.
+    #[prost(bool, tag = "5")]
+    pub own_node_only: bool,
+    /// `sessionAffinity: ClientIP`: a caller stays with one endpoint of a port
+    /// until it has not called for so long; 0 is none.
+    #[prost(uint32, tag = "6")]
+    pub affinity_seconds: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServicePort {
@@ -571,6 +579,15 @@ pub struct Endpoint {
     pub weight: u32,
     #[prost(enumeration = "EndpointState", tag = "11")]
     pub state: i32,
+    /// Where it runs; empty where nobody said.
+    #[prost(string, tag = "12")]
+    pub node: ::prost::alloc::string::String,
+    /// For callers of which nodes and zones it is meant (EndpointSlice, `hints`).
+    /// They hold only where each ready endpoint of the set has some.
+    #[prost(string, repeated, tag = "13")]
+    pub hint_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "14")]
+    pub hint_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The proxy's own pod: what it admits.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -592,6 +609,9 @@ pub struct Workload {
     pub default_access: ::core::option::Option<Access>,
     #[prost(string, tag = "8")]
     pub zone: ::prost::alloc::string::String,
+    /// Where it runs; empty where nobody said.
+    #[prost(string, tag = "9")]
+    pub node: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkloadPort {

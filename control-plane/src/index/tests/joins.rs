@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    AccessPolicy, AccessRule, AccessTarget, BackendRef, EndpointSlice, Namespace, Node, Parent,
-    Protocol, Route, Rule, SliceEndpoint,
+    AccessPolicy, AccessRule, AccessTarget, BackendRef, Distribution, EndpointSlice, Hints,
+    Namespace, Node, Parent, Protocol, Route, Rule, SliceEndpoint,
 };
 
 #[test]
@@ -221,18 +221,97 @@ fn a_pod_is_in_its_nodes_zone_unless_it_says_its_own() {
 }
 
 #[test]
-fn what_a_service_asks_for_and_is_not_kept_is_said() {
-    let index = applied([Object::Service(Service {
-        client_affinity: true,
+fn what_a_service_asks_of_balancing_is_told_and_is_no_problem() {
+    let asking = Service {
+        affinity_seconds: 60,
         own_node_only: true,
         ..service("shop/cart", "10.96.0.1", "cart")
-    })]);
-    let found = index.problems_of(&key(Kind::Service, "shop/cart"));
-    let fields: Vec<_> = found.iter().map(|it| it.field.as_str()).collect();
-    assert_eq!(
-        fields,
-        ["spec.internalTrafficPolicy", "spec.sessionAffinity"]
-    );
+    };
+    let mut index = applied([Object::Service(service("shop/cart", "10.96.0.1", "cart"))]);
+    let changes = index.apply(Event::Apply(Object::Service(asking)));
+    assert!(changes.contains(&Change::Service(name("shop/cart"))));
+    let told = index.service(&name("shop/cart")).unwrap();
+    assert_eq!((told.affinity_seconds, told.own_node_only), (60, true));
+    assert_eq!(index.problems_of(&key(Kind::Service, "shop/cart")), []);
+}
+
+/// Where each endpoint runs, and its hints.
+fn places(index: &Index) -> Vec<(String, String, Option<Hints>)> {
+    let found = endpoints_of(index, &backend("shop/cart", 80)).unwrap();
+    let place = |it: Endpoint| (it.node, it.zone, it.hints.map(|hints| *hints));
+    found.into_values().map(place).collect()
+}
+
+#[test]
+fn without_slices_a_traffic_distribution_hints_each_endpoint_to_its_own_place() {
+    let asking = |distribution| {
+        Object::Service(Service {
+            distribution,
+            ..service("shop/cart", "10.96.0.1", "cart")
+        })
+    };
+    let mut index = applied([
+        asking(Distribution::Anywhere),
+        Object::Pod(Pod {
+            node: "n".to_owned(),
+            ..pod("shop/cart-0", "10.0.0.1", "cart")
+        }),
+        Object::Node(Node {
+            name: "n".to_owned(),
+            zone: "here".to_owned(),
+            pod_ranges: Vec::new(),
+        }),
+    ]);
+    let at = |hints| vec![("n".to_owned(), "here".to_owned(), hints)];
+    let hints = |nodes: &[&str]| {
+        Some(Hints {
+            nodes: nodes.iter().map(|&it| it.to_owned()).collect(),
+            zones: vec!["here".to_owned()],
+        })
+    };
+    assert_eq!(places(&index), at(None));
+    let changes = index.apply(Event::Apply(asking(Distribution::SameZone)));
+    assert_eq!(places(&index), at(hints(&[])));
+    let is_endpoints = |it: &Change| matches!(it, Change::Endpoints { .. });
+    assert!(changes.iter().any(is_endpoints), "{changes:?}");
+    index.apply(Event::Apply(asking(Distribution::SameNode)));
+    assert_eq!(places(&index), at(hints(&["n"])));
+}
+
+#[test]
+fn a_slice_says_where_an_endpoint_runs_and_whom_it_is_for() {
+    let hints = Hints {
+        nodes: Vec::new(),
+        zones: vec!["there".to_owned()],
+    };
+    let listing = |node: &str| {
+        Object::EndpointSlice(EndpointSlice {
+            name: name("shop/cart-abc"),
+            service: "cart".to_owned(),
+            ports: [("http".to_owned(), 8080)].into(),
+            endpoints: vec![SliceEndpoint {
+                addresses: vec![ip("10.0.0.1")],
+                pod: Some("cart-0".to_owned()),
+                ready: true,
+                node: node.to_owned(),
+                zone: "here".to_owned(),
+                hints: Some(Box::new(hints.clone())),
+                ..SliceEndpoint::default()
+            }],
+        })
+    };
+    let mut index = applied([
+        Object::Service(service("shop/cart", "10.96.0.1", "cart")),
+        Object::Pod(Pod {
+            node: "own".to_owned(),
+            ..pod("shop/cart-0", "10.0.0.1", "cart")
+        }),
+        listing("listed"),
+    ]);
+    let at = |node: &str| vec![(node.to_owned(), "here".to_owned(), Some(hints.clone()))];
+    assert_eq!(places(&index), at("listed"));
+    index.apply(Event::Apply(listing("")));
+    assert_eq!(places(&index), at("own"));
 }
 
 #[test]

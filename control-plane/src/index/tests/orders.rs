@@ -5,8 +5,8 @@ use proptest::{collection, option, prelude::*, sample::select};
 use super::*;
 use crate::model::{
     AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, BackendRef,
-    EndpointSlice, Filter, Mirror, Namespace, Node, Parent, Protocol, Reason, Refused, Route,
-    RouteKind, Rule, ServiceRange, SliceEndpoint,
+    Distribution, EndpointSlice, Filter, Hints, Mirror, Namespace, Node, Parent, Protocol, Reason,
+    Refused, Route, RouteKind, Rule, ServiceRange, SliceEndpoint,
 };
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
@@ -74,10 +74,11 @@ fn any_service() -> impl Strategy<Value = Object> {
         any_labels(),
         ports,
         any::<[bool; 3]>(),
+        select(&[Distribution::Anywhere, Distribution::SameNode][..]),
     )
         .prop_map(
-            |(name, created_milliseconds, addresses, selector, ports, flags)| {
-                let [publish_not_ready, client_affinity, own_node_only] = flags;
+            |(name, created_milliseconds, addresses, selector, ports, flags, distribution)| {
+                let [publish_not_ready, sticky, own_node_only] = flags;
                 Object::Service(Service {
                     name,
                     created_milliseconds,
@@ -93,8 +94,9 @@ fn any_service() -> impl Strategy<Value = Object> {
                         })
                         .collect(),
                     publish_not_ready,
-                    client_affinity,
+                    affinity_seconds: u32::from(sticky),
                     own_node_only,
+                    distribution,
                 })
             },
         )
@@ -107,16 +109,24 @@ fn any_slice() -> impl Strategy<Value = Object> {
         any::<[bool; 3]>(),
         select(&["", "here"][..]),
         select(&["", "0", "1"][..]),
+        select(&["", "n"][..]),
     );
     let entry = entry.prop_map(
-        |(addresses, pod, [ready, serving, terminating], zone, uid)| SliceEndpoint {
+        |(addresses, pod, [ready, serving, terminating], zone, uid, node)| SliceEndpoint {
             addresses,
             pod,
             pod_uid: uid.to_owned(),
             ready,
             serving,
             terminating,
+            node: node.to_owned(),
             zone: zone.to_owned(),
+            hints: (!zone.is_empty()).then(|| {
+                Box::new(Hints {
+                    nodes: Vec::new(),
+                    zones: vec![zone.to_owned()],
+                })
+            }),
         },
     );
     let ports = collection::btree_map(

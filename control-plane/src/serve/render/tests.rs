@@ -31,6 +31,8 @@ fn cart(namespace: &str) -> ResolvedService {
         name,
         ports: vec![port],
         policy: BackendPolicy::default(),
+        own_node_only: false,
+        affinity_seconds: 0,
     }
 }
 

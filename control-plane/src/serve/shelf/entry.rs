@@ -184,6 +184,8 @@ fn service(world: World<'_>, name: &Name) -> ResolvedService {
         name: name.clone(),
         ports: Vec::new(),
         policy: BackendPolicy::default(),
+        own_node_only: false,
+        affinity_seconds: 0,
     };
     world.index.service(name).unwrap_or_else(gone)
 }

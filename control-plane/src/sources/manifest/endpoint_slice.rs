@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice};
 
 use super::{Refusal, check};
-use crate::model::{self, SliceEndpoint};
+use crate::model::{self, Hints, SliceEndpoint};
 
 /// # Errors
 /// What the slice says that can't be.
@@ -70,6 +70,7 @@ fn convert_endpoint(it: &Endpoint) -> Result<SliceEndpoint, Refusal> {
         check::subdomain("targetRef.name", pod)?;
     }
     let pod_uid = target.and_then(|target| target.uid.clone());
+    let hints = it.hints.as_ref().map(hints);
     let conditions = it.conditions.clone().unwrap_or_default();
     // "nil should be interpreted as true" (discovery/v1, EndpointConditions).
     let ready = conditions.ready.unwrap_or(true);
@@ -80,6 +81,19 @@ fn convert_endpoint(it: &Endpoint) -> Result<SliceEndpoint, Refusal> {
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        node: it.node_name.clone().unwrap_or_default(),
         zone: it.zone.clone().unwrap_or_default(),
+        hints: hints
+            .filter(|hints| *hints != Hints::default())
+            .map(Box::new),
     })
+}
+
+fn hints(it: &EndpointHints) -> Hints {
+    let nodes = it.for_nodes.iter().flatten();
+    let zones = it.for_zones.iter().flatten();
+    Hints {
+        nodes: nodes.map(|it| it.name.clone()).collect(),
+        zones: zones.map(|it| it.name.clone()).collect(),
+    }
 }

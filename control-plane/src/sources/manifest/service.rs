@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::{
-    api::core::v1::{Service, ServicePort},
+    api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
 use super::{Refusal, check};
-use crate::model::{self, Protocol, TargetPort};
+use crate::model::{self, Distribution, Protocol, TargetPort};
 
 /// # Errors
 /// What the Service says that can't be, or that isn't carried.
@@ -64,10 +64,56 @@ pub(crate) fn convert(it: &Service) -> Result<model::Service, Refusal> {
         selector: spec.selector.clone().unwrap_or_default(),
         ports,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
-        own_node_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
-        client_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+        own_node_only: own_node_only(spec)?,
+        affinity_seconds: affinity_seconds(spec)?,
+        distribution: match spec.traffic_distribution.as_deref() {
+            Some("PreferClose" | "PreferSameZone") => Distribution::SameZone,
+            Some("PreferSameNode") => Distribution::SameNode,
+            // A preference: one that isn't known is none (core/v1, ServiceSpec).
+            Some(_) | None => Distribution::Anywhere,
+        },
     })
 }
+
+fn own_node_only(spec: &ServiceSpec) -> Result<bool, Refusal> {
+    match spec.internal_traffic_policy.as_deref() {
+        None | Some("Cluster") => Ok(false),
+        Some("Local") => Ok(true),
+        Some(other) => Err(Refusal::value(
+            "spec.internalTrafficPolicy",
+            check::quoted(other),
+            "Cluster or Local",
+        )),
+    }
+}
+
+fn affinity_seconds(spec: &ServiceSpec) -> Result<u32, Refusal> {
+    match spec.session_affinity.as_deref() {
+        None | Some("None") => return Ok(0),
+        Some("ClientIP") => {}
+        Some(other) => {
+            let is = check::quoted(other);
+            return Err(Refusal::value(
+                "spec.sessionAffinity",
+                is,
+                "None or ClientIP",
+            ));
+        }
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let config = config.and_then(|it| it.client_ip.as_ref());
+    let Some(seconds) = config.and_then(|it| it.timeout_seconds) else {
+        return Ok(AFFINITY_SECONDS);
+    };
+    let fits = u32::try_from(seconds).ok();
+    let fits = fits.filter(|it| (1..=MOST_AFFINITY_SECONDS).contains(it));
+    let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    fits.ok_or_else(|| Refusal::value(field, seconds, "1 to 86400"))
+}
+
+/// core/v1, ClientIPConfig: three hours where nothing is said, a day at most.
+const AFFINITY_SECONDS: u32 = 10_800;
+const MOST_AFFINITY_SECONDS: u32 = 86_400;
 
 fn addresses(
     one: Option<&str>,

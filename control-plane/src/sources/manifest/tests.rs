@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::{
-    AccessRule, AccessTarget, BackendPolicy, EndpointSlice, LoadBalancing, Pod, Probe, ProbeKind,
-    Protocol, Service, ServicePort, SliceEndpoint, TargetPort,
+    AccessRule, AccessTarget, BackendPolicy, Distribution, EndpointSlice, Hints, LoadBalancing,
+    Pod, Probe, ProbeKind, Protocol, Service, ServicePort, SliceEndpoint, TargetPort,
 };
 
 /// The only object of a text.
@@ -68,10 +68,61 @@ spec:
             },
         ],
         publish_not_ready: true,
-        client_affinity: false,
+        affinity_seconds: 0,
         own_node_only: false,
+        distribution: Distribution::Anywhere,
     };
     assert_eq!(object, Object::Service(expected));
+}
+
+#[test]
+fn what_a_service_asks_of_balancing_is_read_and_a_misspelling_refused() {
+    let service = |spec: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: cart, namespace: shop}}\nspec: {{{spec}}}\n"
+        );
+        match read(&text).unwrap().swap_remove(0).content {
+            Content::Object(Object::Service(it)) => {
+                Ok((it.own_node_only, it.affinity_seconds, it.distribution))
+            }
+            Content::Refused { refusal, .. } => Err(refusal),
+            other => panic!("a Service and not {other:?}"),
+        }
+    };
+    let asked = |spec: &str| service(spec).unwrap();
+    let nothing = (false, 0, Distribution::Anywhere);
+    assert_eq!(asked(""), nothing);
+    let said = "internalTrafficPolicy: Cluster, sessionAffinity: None, trafficDistribution: Other";
+    assert_eq!(asked(said), nothing);
+    assert!(asked("internalTrafficPolicy: Local").0);
+    assert_eq!(asked("sessionAffinity: ClientIP").1, 10_800);
+    let timeout = |seconds: i64| {
+        format!(
+            "sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}"
+        )
+    };
+    assert_eq!(asked(&timeout(60)).1, 60);
+    for (said, meant) in [
+        ("PreferClose", Distribution::SameZone),
+        ("PreferSameZone", Distribution::SameZone),
+        ("PreferSameNode", Distribution::SameNode),
+    ] {
+        assert_eq!(asked(&format!("trafficDistribution: {said}")).2, meant);
+    }
+    for (spec, field) in [
+        ("internalTrafficPolicy: local", "spec.internalTrafficPolicy"),
+        ("sessionAffinity: Cookie", "spec.sessionAffinity"),
+        (
+            timeout(0).as_str(),
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+        ),
+        (
+            timeout(86_401).as_str(),
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+        ),
+    ] {
+        assert_eq!(service(spec).unwrap_err().field, field, "{spec}");
+    }
 }
 
 #[test]
@@ -231,7 +282,7 @@ metadata: {name: cart-abc, namespace: shop, labels: {kubernetes.io/service-name:
 addressType: IPv4
 ports: [{name: http, port: 8080}, {name: dns, port: 53, protocol: UDP}]
 endpoints:
-- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: cart-0}, zone: here}
+- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: cart-0}, zone: here, nodeName: node-a, hints: {forZones: [{name: here}, {name: there}], forNodes: [{name: node-a}]}}
 - {addresses: [10.0.0.2], conditions: {ready: false, serving: true, terminating: true}}
 ",
     );
@@ -247,7 +298,12 @@ endpoints:
                 ready: true,
                 serving: true,
                 terminating: false,
+                node: "node-a".to_owned(),
                 zone: "here".to_owned(),
+                hints: Some(Box::new(Hints {
+                    nodes: vec!["node-a".to_owned()],
+                    zones: vec!["here".to_owned(), "there".to_owned()],
+                })),
             },
             SliceEndpoint {
                 addresses: vec!["10.0.0.2".parse().unwrap()],
@@ -256,7 +312,9 @@ endpoints:
                 ready: false,
                 serving: true,
                 terminating: true,
+                node: String::new(),
                 zone: String::new(),
+                hints: None,
             },
         ],
     };
