@@ -5,6 +5,8 @@
 //! module turns their answers into plain values. Never sends anything; a turn
 //! of a rule's weights that it takes is one of its own copy.
 
+mod words;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
@@ -12,13 +14,11 @@ use serde::Serialize;
 use crate::{
     authz,
     control::explain,
-    discovery::{
-        Backend, Endpoint, EndpointState, Filters, Meaning, PathEdit, Protocol, Rule, Security,
-        Snapshot,
-    },
+    discovery::{Backend, Endpoint, EndpointState, Meaning, Protocol, Rule, Security, Snapshot},
     identity::{Peer, SpiffeId},
     outcome::Reason,
     request, route,
+    upstream::balance,
 };
 
 /// How many fields of `sent` are not in `read`, which was decoded from it: the
@@ -116,6 +116,12 @@ pub struct Share {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
     pub endpoints: Vec<Reached>,
+    /// The fault of its share, where no endpoint may be used from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<Refusal>,
+    /// For how many seconds after its last call a caller stays with its endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stays_seconds: Option<u64>,
 }
 
 /// An endpoint as the caller's proxy knows it.
@@ -129,7 +135,20 @@ pub struct Reached {
     /// The identity that its proxy must prove; `None`: it gets plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    pub node: String,
     pub zone: String,
+    pub turn: Turn,
+}
+
+/// When an endpoint gets a new request of this caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Turn {
+    /// With the others of its kind.
+    First,
+    /// When none of the first can be used.
+    Later,
+    Never,
 }
 
 /// A fault of the closed list.
@@ -288,7 +307,7 @@ fn shares(rule: &Rule) -> Vec<Share> {
     let share = |weighted: &crate::discovery::WeightedBackend| match &weighted.backend {
         Ok(backend) => Share {
             weight: weighted.weight,
-            filters: changes(weighted.filters.as_deref()),
+            filters: words::of(weighted.filters.as_deref()),
             ..whole(backend)
         },
         Err(why) => Share {
@@ -297,73 +316,31 @@ fn shares(rule: &Rule) -> Vec<Share> {
             invalid: Some(why.to_string()),
             filters: Vec::new(),
             endpoints: Vec::new(),
+            unreachable: None,
+            stays_seconds: None,
         },
     };
     rule.backends.iter().map(share).collect()
 }
 
-fn changes(filters: Option<&Filters>) -> Vec<String> {
-    let Some(filters) = filters else {
-        return Vec::new();
-    };
-    let mut words = Vec::new();
-    if filters.cors.is_some() {
-        words.push("preflights of browsers are answered here".to_owned());
-    }
-    if let Some(to) = &filters.redirect {
-        words.push(format!("{} instead of a backend's answer", to.status));
-    }
-    let edits = [
-        ("request", &filters.request.fields),
-        ("response", &filters.response),
-    ];
-    for (of, edits) in edits {
-        words.extend(edits.iter().map(|edit| {
-            let what = match (edit.keeps, edit.values.is_empty()) {
-                (true, _) => "is added to",
-                (false, false) => "is set",
-                (false, true) => "is removed",
-            };
-            format!("{of} header {} {what}", edit.name)
-        }));
-    }
-    if let Some(host) = &filters.request.host {
-        words.push(format!(
-            "host becomes {}",
-            String::from_utf8_lossy(host.as_bytes())
-        ));
-    }
-    match filters.path() {
-        Some(PathEdit::Full(path)) => words.push(format!("path becomes {path}")),
-        Some(PathEdit::Prefix(path)) => {
-            words.push(format!("the path's prefix becomes {path}/"));
-        }
-        None => {}
-    }
-    words.extend(filters.mirrors.iter().map(|mirror| {
-        let (some, all) = (mirror.numerator, mirror.denominator);
-        match &mirror.backend {
-            Ok(backend) => format!(
-                "a copy of {some} in {all} goes to {}:{}",
-                backend.service, backend.port
-            ),
-            Err(why) => format!("no copy of {some} in {all} is made: {why}"),
-        }
-    }));
-    words
-}
-
 fn whole(backend: &Arc<Backend>) -> Share {
+    let endpoints = backend.endpoints.iter().enumerate();
     Share {
         weight: 1,
         backend: Some(format!("{}:{}", backend.service, backend.port)),
         invalid: None,
         filters: Vec::new(),
-        endpoints: backend.endpoints.iter().map(|it| reached(it)).collect(),
+        endpoints: endpoints
+            .map(|(at, it)| reached(it, backend.tier_of(at)))
+            .collect(),
+        unreachable: balance::nobody(backend)
+            .err()
+            .map(|nobody| Refusal::of(nobody.reason(), None)),
+        stays_seconds: backend.policy.affinity.map(|time| time.as_secs()),
     }
 }
 
-fn reached(endpoint: &Endpoint) -> Reached {
+fn reached(endpoint: &Endpoint, tier: Option<usize>) -> Reached {
     Reached {
         pod: match &*endpoint.pod {
             "" => String::new(),
@@ -378,6 +355,12 @@ fn reached(endpoint: &Endpoint) -> Reached {
             Security::Mesh { identity, .. } => Some(identity.to_string()),
             Security::Unmeshed => None,
         },
+        node: endpoint.node.to_string(),
         zone: endpoint.zone.to_string(),
+        turn: match tier {
+            Some(0) => Turn::First,
+            Some(_) => Turn::Later,
+            None => Turn::Never,
+        },
     }
 }

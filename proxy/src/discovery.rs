@@ -5,11 +5,13 @@
 //! must be counted across workers and outlive a snapshot (breaker, limits,
 //! budget, weights) hangs on it as atomics in `cells`. Never does I/O.
 
+mod backend;
 mod cells;
 mod cors;
 mod expression;
 mod filters;
 mod health;
+mod locality;
 mod policy;
 mod routes;
 #[cfg(test)]
@@ -30,11 +32,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{addr::Range, identity::SpiffeId};
 
+pub(crate) use backend::{Backend, Tier};
 pub(crate) use cells::{BackendCells, EndpointCells, Places, RuleCells, Waiter};
 pub(crate) use cors::{Cors, Names, Origin};
 pub(crate) use expression::{Expression, Text};
 pub(crate) use filters::{FieldEdits, Filters, Mirror, PathEdit, Redirect, RequestEdits};
 pub(crate) use health::{Health, Rejected, Status, Stream};
+pub(crate) use locality::{Here, Hints};
 pub(crate) use policy::{BackendPolicy, CircuitBreaking, Limits, LoadBalancing, Retries, Timeouts};
 pub(crate) use routes::{
     GrpcMatch, HeaderMatch, Match, PathMatch, QueryMatch, RouteTable, Rule, WeightedBackend,
@@ -149,80 +153,6 @@ impl Protocol {
     }
 }
 
-/// A destination: the endpoints behind one service port, and their policy.
-#[derive(Debug)]
-pub(crate) struct Backend {
-    pub(crate) service: ServiceName,
-    pub(crate) port: u16,
-    pub(crate) policy: Arc<BackendPolicy>,
-    /// Ready ones first: see `ready`.
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
-    pub(crate) cells: Arc<BackendCells>,
-    ready: usize,
-    schedule: Option<Schedule>,
-}
-
-impl Backend {
-    /// Puts ready endpoints first and plans their turns where the policy
-    /// balances by weight. When none is ready, those that drain are used:
-    /// their applications still serve (KEP-1669). The endpoints' cells were
-    /// made for `cells`.
-    pub(crate) fn new(
-        service: ServiceName,
-        port: u16,
-        policy: Arc<BackendPolicy>,
-        mut endpoints: Vec<Arc<Endpoint>>,
-        cells: Arc<BackendCells>,
-    ) -> Self {
-        endpoints.sort_by_key(|endpoint| endpoint.state != EndpointState::Ready);
-        let ready = endpoints
-            .iter()
-            .take_while(|endpoint| endpoint.state == EndpointState::Ready)
-            .count();
-        let ready = if ready == 0 { endpoints.len() } else { ready };
-        let schedule = (policy.load_balancing == LoadBalancing::Weighted)
-            .then(|| Schedule::new(endpoints.iter().take(ready).map(|endpoint| endpoint.weight)));
-        Self {
-            service,
-            port,
-            policy,
-            endpoints,
-            cells,
-            ready,
-            schedule,
-        }
-    }
-
-    /// The same destination as a rule with its own retries sees it.
-    pub(crate) fn with_policy(&self, policy: BackendPolicy) -> Self {
-        Self::new(
-            self.service.clone(),
-            self.port,
-            Arc::new(policy),
-            self.endpoints.clone(),
-            Arc::clone(&self.cells),
-        )
-    }
-
-    /// For a pod that was called by its own address: whoever named it wants that
-    /// one, draining or not, for as long as its application serves.
-    #[must_use]
-    pub(crate) fn called_by_address(mut self) -> Self {
-        self.ready = self.endpoints.len();
-        self
-    }
-
-    /// The endpoints that may get new requests.
-    pub(crate) fn ready(&self) -> &[Arc<Endpoint>] {
-        self.endpoints.get(..self.ready).unwrap_or_default()
-    }
-
-    /// The turns of `ready`; `None` unless the policy balances by weight.
-    pub(crate) fn schedule(&self) -> Option<&Schedule> {
-        self.schedule.as_ref()
-    }
-}
-
 /// Identifies a workload's port for as long as the proxy lives; never re-used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct EndpointKey(pub(crate) u64);
@@ -236,7 +166,10 @@ pub(crate) struct Endpoint {
     pub(crate) pod: Arc<str>,
     pub(crate) security: Security,
     pub(crate) protocol: Protocol,
+    /// Where it runs; empty where nobody said.
+    pub(crate) node: Arc<str>,
     pub(crate) zone: Arc<str>,
+    pub(crate) hints: Hints,
     /// 1 to 65,535.
     pub(crate) weight: u32,
     pub(crate) state: EndpointState,
@@ -273,7 +206,7 @@ pub(crate) struct Workload {
     pub(crate) uid: Arc<str>,
     pub(crate) service_account: Arc<str>,
     pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) zone: Arc<str>,
+    pub(crate) here: Here,
     pub(crate) ports: HashMap<u16, WorkloadPort>,
     /// For ports that `ports` doesn't name.
     pub(crate) default_access: Access,

@@ -93,6 +93,7 @@ reasons! {
     NoRoute "no-route" 404 12 Never "destination_not_found" "Routes are attached to the service port and none matches."
     BackendInvalid "backend-invalid" 500 14 Never "proxy_configuration_error" "The chosen backend does not exist or has no such port."
     NoEndpoints "no-endpoints" 503 14 Never "destination_unavailable" "The destination has no ready endpoint."
+    NoLocalEndpoints "no-local-endpoints" 503 14 Never "destination_unavailable" "The destination's internalTrafficPolicy is Local, and none of its endpoints is on this node."
     DiscoveryUnavailable "discovery-unavailable" 503 14 Never "destination_ip_unroutable" "The control plane did not say in time what the address means."
     TooManyConnections "too-many-connections" 503 8 Never "connection_limit_reached" "The limit on connections is reached."
     TooManyRequests "too-many-requests" 503 8 Never "connection_limit_reached" "The limit on requests in flight, and the pending queue, are full."

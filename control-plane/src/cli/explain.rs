@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Uri;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use weft_proxy::decide::{self, Inbound, Outbound, Refusal, Request};
+use weft_proxy::decide::{self, Inbound, Outbound, Refusal, Request, Share, Turn};
 
 use super::asking::{self, Output, Whom};
 use crate::{
@@ -182,7 +182,8 @@ fn decided(explained: &Explained, request: &Request) -> anyhow::Result<Explanati
     // What no rule leads to is not asked.
     let reached = |called: &&Called| {
         let endpoints = outbound.backends.iter().flat_map(|it| &it.endpoints);
-        let mut endpoints = endpoints.filter(|it| it.pod == called.pod);
+        let used = endpoints.filter(|it| it.turn != Turn::Never);
+        let mut endpoints = used.filter(|it| it.pod == called.pod);
         endpoints.any(|it| it.address.port() == called.port)
     };
     Ok(Explanation {
@@ -251,30 +252,46 @@ fn write_outbound(outbound: &Outbound, to: &mut String) -> std::fmt::Result {
         .map(|it| u64::from(it.weight))
         .sum();
     for share in &outbound.backends {
-        let percent = 100.0 * f64::from(share.weight) / sum.max(1) as f64;
-        let name = share.backend.as_deref().unwrap_or("none");
-        writeln!(to, "backend   {name} gets {percent:.0} %")?;
-        for words in &share.filters {
-            writeln!(to, "          {words}")?;
-        }
-        if let Some(why) = &share.invalid {
-            writeln!(to, "          its share is answered 500: {why}")?;
-        } else if share.endpoints.is_empty() {
-            writeln!(to, "          no endpoint: its share is answered 503")?;
-        }
-        for endpoint in &share.endpoints {
-            let pod = if endpoint.pod.is_empty() {
-                "no pod"
-            } else {
-                &endpoint.pod
-            };
-            let security = match &endpoint.identity {
-                Some(identity) => format!("mTLS to {identity}"),
-                None => "plaintext: it has no proxy".to_owned(),
-            };
-            let (state, address) = (endpoint.state, endpoint.address);
-            writeln!(to, "          {state:<8} {pod} {address} {security}")?;
-        }
+        write_share(share, sum, to)?;
+    }
+    Ok(())
+}
+
+fn write_share(share: &Share, sum: u64, to: &mut String) -> std::fmt::Result {
+    let percent = 100.0 * f64::from(share.weight) / sum.max(1) as f64;
+    let name = share.backend.as_deref().unwrap_or("none");
+    writeln!(to, "backend   {name} gets {percent:.0} %")?;
+    for words in &share.filters {
+        writeln!(to, "          {words}")?;
+    }
+    if let Some(why) = &share.invalid {
+        writeln!(to, "          its share is answered 500: {why}")?;
+    } else if let Some(Refusal { reason, help, .. }) = &share.unreachable {
+        writeln!(to, "          its share is answered 503: {reason}: {help}")?;
+    }
+    if let Some(seconds) = share.stays_seconds {
+        writeln!(
+            to,
+            "          a caller stays with one endpoint until it was silent for {seconds} s"
+        )?;
+    }
+    for endpoint in &share.endpoints {
+        let pod = if endpoint.pod.is_empty() {
+            "no pod"
+        } else {
+            &endpoint.pod
+        };
+        let security = match &endpoint.identity {
+            Some(identity) => format!("mTLS to {identity}"),
+            None => "plaintext: it has no proxy".to_owned(),
+        };
+        let (state, address) = (endpoint.state, endpoint.address);
+        let turn = match endpoint.turn {
+            Turn::First => "",
+            Turn::Later => ", after those nearer",
+            Turn::Never => ", gets nothing of this caller",
+        };
+        writeln!(to, "          {state:<8} {pod} {address} {security}{turn}")?;
     }
     Ok(())
 }
@@ -387,6 +404,19 @@ mod tests {
             text.contains("301 instead of a backend's answer\n"),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn whom_a_service_keeps_from_this_caller_is_said() {
+        let text = told("http://cache.shop/", &[]).await;
+        for part in [
+            "its share is answered 503: no-local-endpoints: ",
+            "a caller stays with one endpoint until it was silent for 10800 s\n",
+            " shop/cache-0 10.1.0.9:80 mTLS to spiffe://cluster.local/ns/shop/sa/default, gets nothing of this caller\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert!(!text.contains("verdict"), "{text}");
     }
 
     #[tokio::test]

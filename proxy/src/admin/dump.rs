@@ -13,7 +13,7 @@ use crate::{
         Access, AccessRule, Backend, Endpoint, EndpointState, Meaning, Rejected, RouteTable,
         Security, Snapshot, WeightedBackend, Workload,
     },
-    upstream::breaker,
+    upstream::{balance, breaker},
 };
 
 pub(super) async fn of(sources: &Sources) -> Value {
@@ -109,6 +109,8 @@ fn routes(table: &RouteTable, now: u64) -> Vec<Value> {
 }
 
 fn backend(of: &Backend, now: u64) -> Value {
+    let endpoints = of.endpoints.iter().enumerate();
+    let endpoints = endpoints.map(|(at, it)| endpoint(it, of.tier_of(at), now));
     json!({
         "service": of.service.to_string(),
         "port": of.port,
@@ -118,11 +120,12 @@ fn backend(of: &Backend, now: u64) -> Value {
         "in_flight": of.cells.requests.taken.load(Ordering::Relaxed),
         "pending": of.cells.requests.waiting.load(Ordering::Relaxed),
         "ejected": of.cells.ejected.load(Ordering::Relaxed),
-        "endpoints": of.endpoints.iter().map(|of| endpoint(of, now)).collect::<Vec<_>>(),
+        "stays_with": balance::stays_with(of, now).map(|endpoint| endpoint.uid.as_ref()),
+        "endpoints": endpoints.collect::<Vec<_>>(),
     })
 }
 
-fn endpoint(of: &Endpoint, now: u64) -> Value {
+fn endpoint(of: &Endpoint, tier: Option<usize>, now: u64) -> Value {
     let breaker = match breaker::state(of) {
         breaker::State::In { failures } => json!({"state": "in", "failures": failures}),
         breaker::State::Ejected { until_ms } => {
@@ -138,7 +141,10 @@ fn endpoint(of: &Endpoint, now: u64) -> Value {
             Security::Mesh { identity, .. } => Some(identity.as_str()),
             Security::Unmeshed => None,
         },
+        "node": of.node.as_ref(),
         "zone": of.zone.as_ref(),
+        // 0 is used first; null gets no new request.
+        "tier": tier,
         "weight": of.weight,
         "state": match of.state {
             EndpointState::Ready => "ready",
@@ -167,7 +173,8 @@ fn workload(of: &Workload) -> Value {
         "uid": of.uid.as_ref(),
         "service_account": of.service_account.as_ref(),
         "addresses": of.addresses,
-        "zone": of.zone.as_ref(),
+        "node": of.here.node.as_ref(),
+        "zone": of.here.zone.as_ref(),
         "ports": ports,
         "default_access": access(&of.default_access),
     })

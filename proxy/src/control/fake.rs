@@ -363,7 +363,7 @@ pub(super) fn service(version: u64, change: impl FnOnce(&mut v1::Service)) -> v1
             port: 80,
             ..v1::ServicePort::default()
         }],
-        policy: None,
+        ..v1::Service::default()
     };
     change(&mut service);
     let name = format!("{}/{}", service.namespace, service.name);

@@ -25,7 +25,7 @@ use super::decode::{
 };
 use crate::{
     addr::Range,
-    discovery::{Backend, BackendPolicy, ServiceName, ServicePort, Snapshot, Workload},
+    discovery::{Backend, BackendPolicy, Here, ServiceName, ServicePort, Snapshot, Workload},
     tls::certs::Bundle,
 };
 
@@ -58,6 +58,8 @@ struct Address {
 struct Touched {
     services: HashSet<ServiceName>,
     backends: HashSet<Target>,
+    /// All of them: we are elsewhere.
+    is_whole: bool,
     is_any: bool,
 }
 
@@ -71,6 +73,8 @@ pub(crate) struct Store {
     groups: HashMap<Target, Group>,
     pods: HashMap<SocketAddr, Group>,
     keys: Keys,
+    /// Where our workload ran when it was last told.
+    here: Here,
     backends: HashMap<Target, Arc<Backend>>,
     ports: HashMap<Target, Arc<ServicePort>>,
     default_policy: Arc<BackendPolicy>,
@@ -88,6 +92,7 @@ impl Store {
             groups: HashMap::new(),
             pods: HashMap::new(),
             keys: Keys::default(),
+            here: Here::default(),
             backends: HashMap::new(),
             ports: HashMap::new(),
             default_policy: Arc::default(),
@@ -156,6 +161,8 @@ impl Store {
                 applied.bundle = Some(bundle);
             }
             (key @ Key::Workload(_), Body::Workload(value)) => {
+                touched.is_whole |= self.here != value.here;
+                self.here = value.here.clone();
                 self.workload = Some((
                     key,
                     Held {

@@ -61,6 +61,9 @@ pub(crate) struct BackendCells {
     /// Position in the turns of `RoundRobin` and `Weighted`.
     pub(crate) next: AtomicU64,
     pub(crate) budget: BudgetCells,
+    /// Whom callers stay with, and since when they haven't called:
+    /// `upstream::balance` packs and unpacks it. 0 is nobody.
+    pub(crate) affinity: AtomicU64,
 }
 
 /// What a limit is held against, over all workers.

@@ -1,4 +1,5 @@
-//! How a service is reached: BackendPolicy with its defaults filled in.
+//! How a service is reached: BackendPolicy with its defaults filled in, and
+//! what the Service itself asks for.
 //!
 //! Data, one value per backend. The defaults hold where no policy speaks; the
 //! control plane sends the same ones.
@@ -13,6 +14,11 @@ pub(crate) struct BackendPolicy {
     pub(crate) limits: Limits,
     pub(crate) retries: Retries,
     pub(crate) timeouts: Timeouts,
+    /// `internalTrafficPolicy: Local`.
+    pub(crate) own_node_only: bool,
+    /// `sessionAffinity: ClientIP`: for so long after its last call a caller
+    /// stays with its endpoint.
+    pub(crate) affinity: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +109,8 @@ impl Default for BackendPolicy {
                 idle: None,
                 request: None,
             },
+            own_node_only: false,
+            affinity: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Access, Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey,
-    EndpointState, Protocol, Security, ServiceName, Workload, WorkloadPort,
+    EndpointState, Here, Hints, Protocol, Security, ServiceName, Workload, WorkloadPort,
 };
 
 pub(crate) fn service(name: &str) -> ServiceName {
@@ -24,7 +24,18 @@ pub(crate) fn endpoint(
     state: EndpointState,
     cells: &Arc<BackendCells>,
 ) -> Arc<Endpoint> {
-    Arc::new(Endpoint {
+    let weigh = |endpoint: &mut Endpoint| endpoint.weight = weight;
+    placed(key, state, cells, weigh)
+}
+
+/// With what else is asked for.
+pub(crate) fn placed(
+    key: u64,
+    state: EndpointState,
+    cells: &Arc<BackendCells>,
+    change: impl FnOnce(&mut Endpoint),
+) -> Arc<Endpoint> {
+    let mut endpoint = Endpoint {
         key: EndpointKey(key),
         uid: format!("uid-{key}").into(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000 + key as u16)),
@@ -32,11 +43,15 @@ pub(crate) fn endpoint(
         pod: format!("cart-{key}").into(),
         security: Security::Unmeshed,
         protocol: Protocol::Detect,
+        node: "".into(),
         zone: "".into(),
-        weight,
+        hints: Hints::default(),
+        weight: 1,
         state,
         cells: EndpointCells::new(cells),
-    })
+    };
+    change(&mut endpoint);
+    Arc::new(endpoint)
 }
 
 /// Ready endpoints with these weights; their keys count from 0.
@@ -64,7 +79,7 @@ pub(crate) fn workload(access: Access) -> Workload {
         uid: "uid-0".into(),
         service_account: "cart".into(),
         addresses: Vec::new(),
-        zone: "".into(),
+        here: Here::default(),
         ports: HashMap::from([(
             80,
             WorkloadPort {

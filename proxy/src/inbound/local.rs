@@ -25,7 +25,7 @@ use crate::{
     authz, detect,
     discovery::{
         Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, EndpointState,
-        Protocol, Security, ServiceName,
+        Hints, Protocol, Security, ServiceName,
     },
     identity::Peer,
     listen::Conn,
@@ -95,7 +95,9 @@ impl Locals {
             pod: Arc::clone(&self.service.name),
             security: Security::Unmeshed,
             protocol: Protocol::Detect,
+            node: "".into(),
             zone: "".into(),
+            hints: Hints::default(),
             weight: 1,
             state: EndpointState::Ready,
             cells: EndpointCells::new(&cells),

@@ -7,7 +7,7 @@ use std::{
 use super::*;
 use crate::{
     discovery::{
-        BackendPolicy, EndpointCells, EndpointKey, EndpointState, Health, Meaning, Protocol,
+        BackendPolicy, EndpointCells, EndpointKey, EndpointState, Health, Hints, Meaning, Protocol,
         Security, ServiceName, Snapshot, Stream,
     },
     outcome::Reason,
@@ -90,7 +90,9 @@ fn backend(name: &str) -> Arc<Backend> {
         pod: "cart-0".into(),
         security: Security::Unmeshed,
         protocol: Protocol::Detect,
+        node: "".into(),
         zone: "".into(),
+        hints: Hints::default(),
         weight: 1,
         state: EndpointState::Ready,
         cells: EndpointCells::new(&cells),

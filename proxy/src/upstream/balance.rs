@@ -4,19 +4,27 @@
 //! or `connect` comes after. Draining endpoints and those that the breaker
 //! holds out get nothing new, unless all are: then any is better than none.
 //!
+//! Those tiers of endpoints that `discovery` put first are used first. Where
+//! the Service asks for it a caller stays with one endpoint (`affinity`).
+//!
 //! A pick looks at two endpoints, whatever their number; it scans only when
 //! what it drew is unusable. It allocates nothing.
 
+mod affinity;
 mod averages;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
-    discovery::{Backend, Endpoint, EndpointKey, LoadBalancing},
+    discovery::{Backend, Endpoint, EndpointKey, LoadBalancing, Tier},
     outcome::Reason,
     upstream::breaker::{self, Pass, Transition, Verdict},
 };
 
+use affinity::Held;
 pub(crate) use averages::Averages;
 
 /// Why `pick` found none.
@@ -24,6 +32,8 @@ pub(crate) use averages::Averages;
 pub(crate) enum Nobody {
     /// The backend has no endpoint, not even one that drains.
     NoEndpoints,
+    /// It asks for the caller's own node, where it has none.
+    NoLocalEndpoints,
     /// All that may be used were tried.
     AllTried,
 }
@@ -31,7 +41,10 @@ pub(crate) enum Nobody {
 impl Nobody {
     /// Of a first attempt; a later one keeps the reason of the one before.
     pub(crate) const fn reason(self) -> Reason {
-        Reason::NoEndpoints
+        match self {
+            Self::NoEndpoints | Self::AllTried => Reason::NoEndpoints,
+            Self::NoLocalEndpoints => Reason::NoLocalEndpoints,
+        }
     }
 }
 
@@ -91,14 +104,16 @@ pub(crate) fn pick(
     now_ms: u64,
     random: &mut fastrand::Rng,
 ) -> Result<InFlight, Nobody> {
-    let field = Field {
-        ready: backend.ready(),
+    let mut choice = Choice {
+        backend,
+        averages,
         tried,
         may_probe: true,
         now_ms,
+        random,
     };
-    let picked = field.pick(backend, averages, random)?;
-    picked.or_else(|| field.any(random)).ok_or(Nobody::AllTried)
+    let picked = choice.pick()?;
+    picked.or_else(|| choice.any()).ok_or(Nobody::AllTried)
 }
 
 /// One endpoint for a copy, which proves nothing: never as a probe, and none
@@ -109,15 +124,114 @@ pub(crate) fn pick_for_copy(
     now_ms: u64,
     random: &mut fastrand::Rng,
 ) -> Result<InFlight, Nobody> {
-    let field = Field {
-        ready: backend.ready(),
+    let mut choice = Choice {
+        backend,
+        averages,
         tried: &[],
         may_probe: false,
         now_ms,
+        random,
     };
-    let picked = field.pick(backend, averages, random)?;
-    picked.ok_or(Nobody::AllTried)
+    choice.pick()?.ok_or(Nobody::AllTried)
 }
+
+/// # Errors
+/// When no request could be sent to `backend` from here, whatever was tried.
+pub(crate) fn nobody(backend: &Backend) -> Result<(), Nobody> {
+    match (backend.ready().is_empty(), backend.endpoints.is_empty()) {
+        (false, _) => Ok(()),
+        (true, true) => Err(Nobody::NoEndpoints),
+        (true, false) => Err(Nobody::NoLocalEndpoints),
+    }
+}
+
+/// Whom callers of this backend stay with, for the admin page.
+pub(crate) fn stays_with(backend: &Backend, now_ms: u64) -> Option<&Arc<Endpoint>> {
+    let timeout = backend.policy.affinity?;
+    Held::read(backend, timeout, now_ms).endpoint
+}
+
+/// One pick under way.
+struct Choice<'a> {
+    backend: &'a Backend,
+    averages: &'a mut Averages,
+    tried: &'a [EndpointKey],
+    /// Whether one that is out may be handed out to see if it is back.
+    may_probe: bool,
+    now_ms: u64,
+    random: &'a mut fastrand::Rng,
+}
+
+impl<'a> Choice<'a> {
+    /// By the backend's rule, among those that are in.
+    fn pick(&mut self) -> Result<Option<InFlight>, Nobody> {
+        nobody(self.backend)?;
+        Ok(match self.backend.policy.affinity {
+            None => self.of_tiers(),
+            Some(timeout) => self.staying(timeout),
+        })
+    }
+
+    /// From the first tier that has somebody. One that has nobody takes no
+    /// turns: they are the next one's.
+    fn of_tiers(&mut self) -> Option<InFlight> {
+        let backend = self.backend;
+        let is_alone = backend.tiers().nth(1).is_none();
+        backend.tiers().find_map(|tier| {
+            let field = self.field(tier.endpoints);
+            if !(is_alone || field.has_usable()) {
+                return None;
+            }
+            match backend.policy.load_balancing {
+                LoadBalancing::PeakEwma => field.cheaper_of_two(self.averages, self.random),
+                LoadBalancing::RoundRobin => field.first_from(turn(backend, field.ready.len())),
+                LoadBalancing::Weighted => field.by_weight(backend, &tier),
+            }
+        })
+    }
+
+    /// The endpoint that was used last, as long as it can be; else another, for
+    /// good. Another try of one request goes elsewhere and moves nobody.
+    fn staying(&mut self, timeout: Duration) -> Option<InFlight> {
+        for _ in 0..MOVES {
+            let held = Held::read(self.backend, timeout, self.now_ms);
+            if let Some(endpoint) = held.endpoint {
+                let field = self.field(self.backend.ready());
+                if !field.is_untried(endpoint) {
+                    break;
+                }
+                let usable = Some(endpoint).filter(|it| field.is_usable(it));
+                if let Some(flight) = usable.and_then(|it| field.take(it)) {
+                    held.renew();
+                    return Some(flight);
+                }
+            }
+            let flight = self.of_tiers()?;
+            if held.replace(flight.endpoint()) {
+                return Some(flight);
+            }
+        }
+        self.of_tiers()
+    }
+
+    /// While every one is out: the choice is at random, and proves nothing.
+    fn any(&mut self) -> Option<InFlight> {
+        let ready = self.backend.ready();
+        self.field(ready).any(self.random)
+    }
+
+    fn field(&self, ready: &'a [Arc<Endpoint>]) -> Field<'a> {
+        Field {
+            ready,
+            tried: self.tried,
+            may_probe: self.may_probe,
+            now_ms: self.now_ms,
+        }
+    }
+}
+
+/// How often another worker may be first to choose whom callers stay with.
+const MOVES: usize = 3;
 
 /// What there is to choose from, now.
 struct Field<'a> {
@@ -133,23 +247,6 @@ struct Field<'a> {
 const DRAWS: usize = 8;
 
 impl Field<'_> {
-    /// By the backend's rule, among those that are in.
-    fn pick(
-        &self,
-        backend: &Backend,
-        averages: &mut Averages,
-        random: &mut fastrand::Rng,
-    ) -> Result<Option<InFlight>, Nobody> {
-        if self.ready.is_empty() {
-            return Err(Nobody::NoEndpoints);
-        }
-        Ok(match backend.policy.load_balancing {
-            LoadBalancing::PeakEwma => self.cheaper_of_two(averages, random),
-            LoadBalancing::RoundRobin => self.first_from(turn(backend, self.ready.len())),
-            LoadBalancing::Weighted => self.by_weight(backend),
-        })
-    }
-
     /// An endpoint whose ejection is over is probed by the first request that
     /// draws it: by its cost it would not be chosen.
     fn cheaper_of_two(
@@ -199,8 +296,8 @@ impl Field<'_> {
         }
     }
 
-    fn by_weight(&self, backend: &Backend) -> Option<InFlight> {
-        let schedule = backend.schedule()?;
+    fn by_weight(&self, backend: &Backend, tier: &Tier<'_>) -> Option<InFlight> {
+        let schedule = tier.schedule?;
         // A turn that can't be used passes to the next one, so that the shares
         // of the others stay in proportion.
         for _ in 0..DRAWS {
@@ -225,7 +322,6 @@ impl Field<'_> {
             .find_map(|endpoint| self.take(endpoint))
     }
 
-    /// While every one is out: the choice is at random, and proves nothing.
     fn any(&self, random: &mut fastrand::Rng) -> Option<InFlight> {
         if !self
             .ready
@@ -253,6 +349,10 @@ impl Field<'_> {
             false => !breaker::state(endpoint).is_out(),
         };
         is_in && self.is_untried(endpoint)
+    }
+
+    fn has_usable(&self) -> bool {
+        self.ready.iter().any(|endpoint| self.is_usable(endpoint))
     }
 
     fn is_untried(&self, endpoint: &Endpoint) -> bool {

@@ -159,6 +159,9 @@ fn manifests() -> String {
     }
     all += &service("mismatch", 8000, "").replace("app: app", "app: double");
     all += &listed("nowhere", NOWHERE, 80, "");
+    all += &listed("elsewhere", NOWHERE, 80, "")
+        .replace("spec:\n", "spec:\n  internalTrafficPolicy: Local\n")
+        .replace("conditions:", "nodeName: another, conditions:");
     all
 }
 

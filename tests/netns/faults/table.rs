@@ -244,6 +244,13 @@ pub(super) const TABLE: &[Row] = &[
         provoke: |shop| both(shop, "empty"),
     },
     Row {
+        fault: "no-local-endpoints",
+        how: "a Service with internalTrafficPolicy: Local whose endpoint is on another node",
+        tells: Tells::Caller,
+        reach: Reach::Nothing,
+        provoke: |shop| both(shop, "elsewhere"),
+    },
+    Row {
         fault: "discovery-unavailable",
         how: "an address never asked for, while the control plane is frozen",
         tells: Tells::Caller,

@@ -20,8 +20,8 @@ use crate::{
     clock::Wall,
     discovery::{
         Access, AccessRule, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointState,
-        Filters, Known, Protocol, RouteTable, Security, ServicePort, Workload, WorkloadPort,
-        samples,
+        Filters, Here, Hints, Known, Protocol, RouteTable, Security, ServicePort, Workload,
+        WorkloadPort, samples,
     },
     drain::{Control, Phase},
     record::{self, AccessLog, Mode},
@@ -30,6 +30,7 @@ use crate::{
     tls::{self, Alpn, authority::Authority},
 };
 
+mod places;
 mod routes;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -74,6 +75,9 @@ struct World {
     /// Of a route that takes everything.
     filters: Option<Filters>,
     routes: Option<RouteTable>,
+    /// Instead of the live endpoint, and where the caller is.
+    pods: Vec<places::Pod>,
+    here: Here,
     tasks: Tasks,
     phases: Vec<Control>,
     /// Of the caller, and of the callee.
@@ -90,6 +94,8 @@ impl World {
             dead: 0,
             filters: None,
             routes: None,
+            pods: Vec::new(),
+            here: Here::default(),
             tasks: Tasks::new(),
             phases: Vec::new(),
             looks: Vec::new(),
@@ -181,9 +187,13 @@ impl World {
         let dead =
             (0..self.dead).map(|number| self.endpoint(self.net.at(100 + number, 15006), &cells));
         let live = self.endpoint(self.net.callee(), &cells);
-        let endpoints = dead.chain([live]).collect();
+        let endpoints = match self.pods.as_slice() {
+            [] => dead.chain([live]).collect(),
+            pods => pods.iter().map(|it| it.endpoint(self, &cells)).collect(),
+        };
         let service = samples::service("cart");
-        let backend = Backend::new(
+        let backend = Backend::seen_from(
+            &self.here,
             service.clone(),
             80,
             Arc::new(self.policy.clone()),
@@ -225,7 +235,9 @@ impl World {
                 tcp: true,
             },
             protocol: Protocol::Detect,
+            node: "".into(),
             zone: "".into(),
+            hints: Hints::default(),
             weight: 1,
             state: EndpointState::Ready,
             cells: EndpointCells::new(cells),

@@ -8,7 +8,7 @@ use weft_proto::v1;
 
 use super::{Invalid, port, protocol};
 use crate::{
-    discovery::{Access, AccessRule, Workload, WorkloadPort},
+    discovery::{Access, AccessRule, Here, Workload, WorkloadPort},
     request::path,
 };
 
@@ -36,7 +36,10 @@ pub(super) fn workload(wire: v1::Workload) -> Result<Workload, Invalid> {
         pod: wire.pod.into(),
         uid: wire.uid.into(),
         service_account: wire.service_account.into(),
-        zone: wire.zone.into(),
+        here: Here {
+            node: wire.node.into(),
+            zone: wire.zone.into(),
+        },
         ports,
     })
 }

@@ -14,7 +14,7 @@ use weft_proto::v1;
 use super::{Invalid, port, protocol};
 use crate::{
     addr::canonical,
-    discovery::{EndpointState, Protocol, Security},
+    discovery::{EndpointState, Hints, Protocol, Security},
 };
 
 /// One endpoint; `store` gives it its key and cells.
@@ -26,7 +26,9 @@ pub(crate) struct Member {
     pub(crate) pod: Arc<str>,
     pub(crate) security: Security,
     pub(crate) protocol: Protocol,
+    pub(crate) node: Arc<str>,
     pub(crate) zone: Arc<str>,
+    pub(crate) hints: Hints,
     pub(crate) weight: u32,
     pub(crate) state: EndpointState,
     /// To be kept over a restart.
@@ -73,6 +75,7 @@ pub(super) fn member(wire: v1::Endpoint) -> Result<Member, Invalid> {
     if !(1..=65_535).contains(&wire.weight) {
         return Err(Invalid::new("weight", wire.weight));
     }
+    let hints = |wire: Vec<String>| wire.into_iter().map(Into::into).collect();
     Ok(Member {
         address: canonical(SocketAddr::new(ip, port("port", wire.port)?)),
         security: security(&wire)?,
@@ -85,7 +88,12 @@ pub(super) fn member(wire: v1::Endpoint) -> Result<Member, Invalid> {
         uid: wire.uid.into(),
         namespace: wire.namespace.into(),
         pod: wire.pod.into(),
+        node: wire.node.into(),
         zone: wire.zone.into(),
+        hints: Hints {
+            nodes: hints(wire.hint_nodes),
+            zones: hints(wire.hint_zones),
+        },
         content,
     })
 }

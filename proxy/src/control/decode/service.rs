@@ -46,6 +46,12 @@ pub(super) fn service(name: &ServiceName, wire: v1::Service) -> Result<Service, 
         Some(wire) => policy(wire).map_err(|e| e.within("policy"))?,
         None => BackendPolicy::default(),
     };
+    let affinity = (wire.affinity_seconds > 0).then_some(wire.affinity_seconds);
+    let policy = BackendPolicy {
+        own_node_only: wire.own_node_only,
+        affinity: affinity.map(|seconds| Duration::from_secs(seconds.into())),
+        ..policy
+    };
     Ok(Service {
         policy: Arc::new(policy),
         ports,
@@ -99,6 +105,7 @@ fn policy(wire: v1::BackendPolicy) -> Result<BackendPolicy, Invalid> {
             idle: milliseconds(wire.idle_milliseconds),
             request: milliseconds(wire.request_milliseconds),
         }),
+        ..defaults
     })
 }
 

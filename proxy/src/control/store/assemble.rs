@@ -24,7 +24,9 @@ use crate::{
 impl Store {
     pub(super) fn rebuild(&mut self, touched: &Touched) {
         let is_touched = |target: &Target| {
-            touched.backends.contains(target) || touched.services.contains(&target.service)
+            touched.is_whole
+                || touched.backends.contains(target)
+                || touched.services.contains(&target.service)
         };
         self.backends.retain(|target, _| !is_touched(target));
         let wanted: BTreeSet<Target> = self
@@ -124,7 +126,8 @@ impl Store {
             .map_or(&self.default_policy, |held| &held.value.policy)
             .clone();
         let group = self.groups.entry(target.clone()).or_default();
-        let backend = Arc::new(group.build(target.service.clone(), target.port, policy));
+        let backend =
+            Arc::new(group.build(&self.here, target.service.clone(), target.port, policy));
         self.backends.insert(target.clone(), backend.clone());
         backend
     }
@@ -157,7 +160,8 @@ impl Store {
                     name: member.pod.clone(),
                 };
                 let policy = self.default_policy.clone();
-                let backend = self.pods.get(&at)?.build(name, at.port(), policy);
+                let backend = self.pods.get(&at)?;
+                let backend = backend.build(&self.here, name, at.port(), policy);
                 Meaning::Workload(Arc::new(backend.called_by_address()))
             }
             Named::Unmeshed => Meaning::Unmeshed,

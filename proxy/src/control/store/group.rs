@@ -12,7 +12,8 @@ use std::{
 use crate::{
     control::decode::{Change, Member},
     discovery::{
-        Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, ServiceName,
+        Backend, BackendCells, BackendPolicy, Endpoint, EndpointCells, EndpointKey, Here,
+        ServiceName,
     },
 };
 
@@ -114,7 +115,9 @@ impl Group {
             pod: member.pod.clone(),
             security: member.security.clone(),
             protocol: member.protocol,
+            node: member.node.clone(),
             zone: member.zone.clone(),
+            hints: member.hints.clone(),
             weight: member.weight,
             state: member.state,
             cells,
@@ -142,14 +145,17 @@ impl Group {
         self.members.values().map(|(member, _)| &*member.content)
     }
 
+    /// For a caller that runs `here`.
     pub(super) fn build(
         &self,
+        here: &Here,
         service: ServiceName,
         port: u16,
         policy: Arc<BackendPolicy>,
     ) -> Backend {
         let endpoints = self.members.values();
         let endpoints = endpoints.map(|(_, endpoint)| endpoint.clone()).collect();
-        Backend::new(service, port, policy, endpoints, self.cells.clone())
+        let cells = self.cells.clone();
+        Backend::seen_from(here, service, port, policy, endpoints, cells)
     }
 }

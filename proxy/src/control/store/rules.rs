@@ -9,7 +9,7 @@ use super::Store;
 use crate::{
     control::decode::{Filter, HeaderModifier, RouteRetry, RouteRule, Target},
     discovery::{
-        Backend, BackendPolicy, FieldEdits, Filters, Mirror, Redirect, Rule, RuleCells, Schedule,
+        Backend, FieldEdits, Filters, Mirror, Redirect, Retries, Rule, RuleCells, Schedule,
         ServiceName, ServicePort, WeightedBackend,
     },
 };
@@ -55,7 +55,7 @@ impl Store {
         }
         if let Some(retry) = &rule.retry {
             for backend in backends.iter_mut().flat_map(|share| &mut share.backend) {
-                *backend = Arc::new(backend.with_policy(retried(&backend.policy, retry)));
+                *backend = Arc::new(backend.with_retries(retried(&backend.policy.retries, retry)));
             }
         }
         Rule {
@@ -141,9 +141,8 @@ fn edit(fields: &mut FieldEdits, modifier: &HeaderModifier) {
 
 /// The rule's own word on what is tried again, and how often; methods, times
 /// and budget stay the BackendPolicy's.
-fn retried(policy: &BackendPolicy, retry: &RouteRetry) -> BackendPolicy {
-    let mut policy = policy.clone();
-    let retries = &mut policy.retries;
+fn retried(policy: &Retries, retry: &RouteRetry) -> Retries {
+    let mut retries = policy.clone();
     retries.attempts = retry.attempts;
     if !retry.codes.is_empty() {
         retries.status_codes.clone_from(&retry.codes);
@@ -151,7 +150,7 @@ fn retried(policy: &BackendPolicy, retry: &RouteRetry) -> BackendPolicy {
     if let Some(backoff) = retry.backoff {
         retries.least_backoff = backoff;
     }
-    policy
+    retries
 }
 
 /// The turns go on where a rule's weights stay what they were.

@@ -251,6 +251,56 @@ fn an_endpoint_that_drains_or_moves_keeps_its_cells() {
     assert_eq!(after.cells.in_flight.load(Ordering::Relaxed), 3);
 }
 
+/// Our workload, on `node`.
+fn placed(version: u64, node: &str) -> v1::Resource {
+    let mut resource = workload();
+    resource.version = version;
+    if let Some(v1::resource::Body::Workload(it)) = &mut resource.body {
+        it.node = node.to_owned();
+    }
+    resource
+}
+
+#[test]
+fn what_a_service_asks_of_balancing_is_held_against_our_own_place() {
+    let mut store = with_cart();
+    let on = |last: u8, node: &str| v1::Endpoint {
+        node: node.to_owned(),
+        hint_zones: vec![format!("zone-{last}")],
+        ..endpoint(last)
+    };
+    let asking = service(21, |service| {
+        service.own_node_only = true;
+        service.affinity_seconds = 60;
+    });
+    let set = endpoints(11, whole(&[on(1, "a"), on(2, "b")]));
+    apply(&mut store, vec![asking, set]);
+    let policy = port(&store).default.policy.clone();
+    assert_eq!(policy.affinity, Some(std::time::Duration::from_secs(60)));
+    assert!(policy.own_node_only);
+    let pods = |store: &Store| -> Vec<String> {
+        let port = port(store);
+        let ready = port.default.ready().iter();
+        ready.map(|it| it.pod.to_string()).collect()
+    };
+    // Nobody has said where we are, and both are somewhere.
+    assert!(pods(&store).is_empty());
+    apply(&mut store, vec![placed(3, "b")]);
+    assert_eq!(pods(&store), ["cart-2"]);
+    assert_eq!(&*port(&store).default.endpoints[0].hints.zones[0], "zone-2");
+    // Nothing else is built again where the place stays what it was.
+    let before = port(&store);
+    apply(&mut store, vec![placed(4, "b")]);
+    assert!(Arc::ptr_eq(&before, &port(&store)));
+    apply(&mut store, vec![placed(5, "a")]);
+    assert_eq!(pods(&store), ["cart-1"]);
+    // And so after a restart.
+    let mut again = Store::new();
+    let kept = decode::response_from_bytes(&store.to_bytes()).unwrap();
+    again.apply(kept.resources, &[]);
+    assert_eq!(pods(&again), ["cart-1"]);
+}
+
 #[test]
 fn a_pod_s_own_address_is_a_backend_of_one() {
     let mut store = Store::new();

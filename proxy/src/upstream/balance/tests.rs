@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::discovery::{BackendPolicy, CircuitBreaking, EndpointState, samples};
+use crate::discovery::{BackendPolicy, CircuitBreaking, EndpointState, Here, Hints, samples};
 
 fn policy(load_balancing: LoadBalancing) -> BackendPolicy {
     let defaults = BackendPolicy::default();
@@ -340,6 +340,113 @@ fn draining_gets_nothing_and_none_ready_is_no_endpoints() {
         assert!((0..100).all(|_| worker.key(&all, &[], 1).is_ok()));
         assert_eq!(worker.key(&all, &[1], 1), Ok(0));
         assert_eq!(worker.key(&all, &[0, 1], 1), Err(Nobody::AllTried));
+    }
+}
+
+/// Two hinted to our zone and two that aren't.
+fn in_two_zones(load_balancing: LoadBalancing) -> Backend {
+    let cells = Arc::default();
+    let hinted = |key: u64, zone: &str| {
+        samples::placed(key, EndpointState::Ready, &cells, |endpoint| {
+            endpoint.hints = Hints {
+                zones: Arc::new([zone.into()]),
+                ..Hints::default()
+            };
+        })
+    };
+    let endpoints = vec![
+        hinted(0, "there"),
+        hinted(1, "here"),
+        hinted(2, "there"),
+        hinted(3, "here"),
+    ];
+    let here = Here {
+        node: "n".into(),
+        zone: "here".into(),
+    };
+    let policy = Arc::new(policy(load_balancing));
+    let cells = Arc::clone(&cells);
+    Backend::seen_from(
+        &here,
+        samples::service("cart"),
+        80,
+        policy,
+        endpoints,
+        cells,
+    )
+}
+
+#[test]
+fn the_own_zone_has_all_until_nobody_of_it_can_be_used() {
+    for load_balancing in ALL {
+        let backend = in_two_zones(load_balancing);
+        let place = |key: u64| backend.endpoints.iter().position(|it| it.key.0 == key);
+        let mut worker = Worker::new(1);
+        let mut seen = |now_ms: u64, tried: &[u64]| {
+            let mut keys: Vec<_> = (0..100)
+                .map(|_| worker.key(&backend, tried, now_ms).unwrap())
+                .collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        };
+        assert_eq!(seen(1, &[]), [1, 3], "{load_balancing:?}");
+        assert_eq!(seen(1, &[1]), [3]);
+        // Another try finds somebody as long as there is one.
+        assert_eq!(seen(1, &[1, 3]), [0, 2]);
+        eject(&backend, place(1).unwrap(), 1);
+        assert_eq!(seen(2, &[]), [3]);
+        eject(&backend, place(3).unwrap(), 1);
+        assert_eq!(seen(2, &[]), [0, 2]);
+        // The first request after the ejection finds out whether it is over.
+        let mut probe = worker.pick(&backend, &[], 5001).unwrap();
+        assert!(matches!(probe.endpoint().key.0, 1 | 3));
+        probe.report(&backend, Verdict::Success, 5001).unwrap();
+    }
+}
+
+#[test]
+fn own_node_only_is_served_by_the_own_node_or_not_at_all() {
+    for load_balancing in ALL {
+        let cells = Arc::default();
+        let on = |key: u64, node: &str| {
+            samples::placed(key, EndpointState::Ready, &cells, |endpoint| {
+                endpoint.node = node.into();
+            })
+        };
+        let policy = Arc::new(BackendPolicy {
+            own_node_only: true,
+            ..policy(load_balancing)
+        });
+        let of = |node: &str, endpoints: Vec<Arc<Endpoint>>| {
+            let here = Here {
+                node: node.into(),
+                zone: "".into(),
+            };
+            let (policy, cells) = (Arc::clone(&policy), Arc::clone(&cells));
+            Backend::seen_from(
+                &here,
+                samples::service("cart"),
+                80,
+                policy,
+                endpoints,
+                cells,
+            )
+        };
+        let mut worker = Worker::new(1);
+        let both = vec![on(0, "a"), on(1, "b")];
+        let from_b = of("b", both.clone());
+        assert!((0..100).all(|_| worker.key(&from_b, &[], 1) == Ok(1)));
+        assert_eq!(worker.key(&from_b, &[1], 1), Err(Nobody::AllTried));
+        // Ejected or not, it is the only one.
+        assert_eq!(from_b.ready().len(), 1);
+        let from_c = of("c", both);
+        assert_eq!(worker.key(&from_c, &[], 1), Err(Nobody::NoLocalEndpoints));
+        assert_eq!(Nobody::NoLocalEndpoints.reason(), Reason::NoLocalEndpoints);
+        assert_eq!(
+            worker.key(&of("c", Vec::new()), &[], 1),
+            Err(Nobody::NoEndpoints)
+        );
     }
 }
 
