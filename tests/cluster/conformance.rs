@@ -8,7 +8,7 @@
 use std::fs;
 
 use crate::{
-    kubernetes::{failures, run},
+    kubernetes::{failures, kubectl, run},
     mesh::mesh,
 };
 
@@ -55,11 +55,22 @@ fn the_gateway_apis_mesh_profiles_pass_ten_times_in_a_row() {
     conform(10);
 }
 
+/// Waits until the namespaces of the run before are no more: the suite doesn't.
+fn gone() {
+    let namespaces = [
+        "namespace/gateway-conformance-mesh",
+        "namespace/gateway-conformance-mesh-consumer",
+    ];
+    let wait = [&["wait", "--for=delete", "--timeout=120s"][..], &namespaces].concat();
+    kubectl(&wait).text();
+}
+
 fn conform(runs: usize) {
     mesh();
     let folder = failures().join("conformance");
     fs::create_dir_all(&folder).unwrap();
     for number in 1..=runs {
+        gone();
         let report = folder.join(format!("report-{number}.yaml"));
         let said = run(
             "conformance.test",
