@@ -20,7 +20,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         Self {
             ok: output.status.success(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -23,6 +23,7 @@ mod mesh;
 mod namespace;
 mod operators;
 mod outages;
+mod quick_start;
 mod rolling;
 mod routes;
 mod wire;
