@@ -77,9 +77,7 @@ pub(super) fn networks_below(holder: Pid) -> BTreeSet<PathBuf> {
     all()
         .into_iter()
         .filter(|pid| {
-            parent(*pid) == Some(holder)
-                || *pid == holder
-                || users.is_some() && user(*pid) == users
+            parent(*pid) == Some(holder) || *pid == holder || users.is_some() && user(*pid) == users
         })
         .filter_map(network)
         .filter(|it| Some(it) != own.as_ref())

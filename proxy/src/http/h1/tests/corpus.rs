@@ -55,6 +55,12 @@ fn judge(case: &Case, read: &Read) -> Option<String> {
             case.name
         ));
     }
+    if !case.input.starts_with(&case.begun) {
+        return Some(format!(
+            "{}: what has begun is not how it begins",
+            case.name
+        ));
+    }
     let last = read.messages.last()?;
     if matches!(verdict, Verdict::Accepted(_)) {
         let body = case.body.clone().unwrap_or_default();
