@@ -3,7 +3,7 @@
 //!
 //! Called by `main` with the knobs; decides nothing itself.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -164,7 +164,11 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     }
     tasks.extend(trust.keep(&hub));
     let all_metrics = (&metrics, &in_cluster, &reviews, &source_metrics);
-    let looking = looking::start(&config, &hub, all_metrics, clock, &leaves);
+    let waits = Arc::new(looking::Waits {
+        leaves,
+        is_known: elected.as_ref().map(|it| it.is_known.clone()),
+    });
+    let looking = looking::start(&config, &hub, all_metrics, clock, &waits);
     tasks.extend(looking.await?);
     Ok(Running {
         ended,

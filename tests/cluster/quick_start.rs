@@ -15,7 +15,7 @@ const PRINTED: [(&str, &[&str]); 6] = [
     ("weft status", &["shop/web-", "shop/cart-v1-"]),
     ("--count=10", &["cart-v1", "cart-v2"]),
     ("--method=DELETE", &["StatusCode=403", "access-denied"]),
-    ("logs", &["access-denied", "no-deletes"]),
+    ("logs", &["\"reason\":\"access-denied\""]),
     ("weft explain", &["no-deletes"]),
 ];
 

@@ -40,6 +40,8 @@ pub(super) struct Elected {
     /// Whether this replica is the one.
     holds: watch::Receiver<bool>,
     release: watch::Sender<bool>,
+    /// Whether the API server trusts the webhook.
+    pub(super) is_known: watch::Receiver<bool>,
     _task: Task,
 }
 
@@ -89,7 +91,8 @@ impl Member {
         let (keys, shown) = Box::pin(opening).await.context("the webhook's key")?;
         let serving = app_admission::start(config, &self.cluster, Arc::new(shown), roots, reviews);
         let serving = serving.await?;
-        let elected = elect(&self.cluster, self.clock, &self.metrics);
+        let is_known = keys.is_known();
+        let elected = elect(&self.cluster, self.clock, &self.metrics, is_known);
         let rotation = Rotation {
             keeper: self.keeper,
             hub: hub.clone(),
@@ -153,7 +156,12 @@ fn keeper(config: &Config, cluster: &Cluster, clock: Wall) -> Keeper {
     }
 }
 
-fn elect(cluster: &Cluster, clock: Wall, metrics: &Metrics) -> Elected {
+fn elect(
+    cluster: &Cluster,
+    clock: Wall,
+    metrics: &Metrics,
+    is_known: watch::Receiver<bool>,
+) -> Elected {
     let election = Election {
         cluster: cluster.clone(),
         clock,
@@ -164,6 +172,7 @@ fn elect(cluster: &Cluster, clock: Wall, metrics: &Metrics) -> Elected {
     Elected {
         holds,
         release,
+        is_known,
         _task: runtime::spawn(election.run(holds_in, released)),
     }
 }

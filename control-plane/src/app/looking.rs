@@ -28,6 +28,25 @@ use crate::{
     status::{self, Answer, Answering},
 };
 
+/// Why this replica may not be ready although its source has been read.
+pub(super) struct Waits {
+    /// It ends: others serve.
+    pub(super) leaves: watch::Receiver<bool>,
+    /// Whether the API server trusts the webhook; `None` where there is none.
+    pub(super) is_known: Option<watch::Receiver<bool>>,
+}
+
+impl Waits {
+    fn reason(&self) -> Option<&'static str> {
+        let is_unknown = self.is_known.as_ref().is_some_and(|it| !*it.borrow());
+        match (*self.leaves.borrow(), is_unknown) {
+            (true, _) => Some("leaves: others serve\n"),
+            (false, true) => Some("waits for the API server to know the webhook\n"),
+            (false, false) => None,
+        }
+    }
+}
+
 /// Health and metrics, and the report for people.
 pub(super) async fn start(
     config: &Config,
@@ -39,7 +58,7 @@ pub(super) async fn start(
         &kubernetes::metrics::Metrics,
     ),
     clock: Wall,
-    leaving: &watch::Receiver<bool>,
+    waits: &Arc<Waits>,
 ) -> anyhow::Result<Vec<Task>> {
     let mut tasks = Vec::new();
     if let Some(address) = config.health_listen {
@@ -56,21 +75,20 @@ pub(super) async fn start(
             source.register(&mut registry);
         }
         let (hub, registry) = (hub.clone(), Arc::new(registry));
-        let leaves = leaving.clone();
+        let reasons = waits.clone();
         let answers = Arc::new(move |path: &str, _: &str| {
-            if path == "/ready" && *leaves.borrow() {
-                let leaving = "leaves: others serve\n".to_owned();
-                return Box::pin(ready(Answer::text(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    leaving,
-                ))) as _;
+            if path == "/ready"
+                && let Some(reason) = reasons.reason()
+            {
+                let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
+                return Box::pin(ready(answer)) as _;
             }
             health(path, hub.clone(), registry.clone(), source.clone())
         });
         tasks.push(runtime::spawn(status::serve(
             status::Listener::Tcp(listener),
             answers,
-            leaving.clone(),
+            waits.leaves.clone(),
         )));
     }
     let me = Me {
@@ -81,7 +99,7 @@ pub(super) async fn start(
     for listener in for_people(config).await? {
         let (hub, me) = (hub.clone(), me.clone());
         let answers = Arc::new(move |path: &str, query: &str| look(path, query, hub.clone(), &me));
-        let serving = status::serve(listener, answers, leaving.clone());
+        let serving = status::serve(listener, answers, waits.leaves.clone());
         tasks.push(runtime::spawn(serving));
     }
     Ok(tasks)

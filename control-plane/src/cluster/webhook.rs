@@ -45,6 +45,8 @@ const CONFIGURATIONS: [(&str, &str); 2] = [
 ];
 /// API servers follow their configurations by a watch, which takes moments.
 const SETTLES: Duration = Duration::from_secs(60);
+/// From the written configuration to the API server that obeys it.
+const OBEYED: Duration = Duration::from_secs(1);
 /// Looked at again although nothing has changed; for time that passes.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -191,9 +193,16 @@ pub(crate) struct Keeper {
     pub(crate) clock: Wall,
     content: Content,
     keys: watch::Sender<Arc<CertifiedKey>>,
+    is_known: watch::Sender<bool>,
 }
 
 impl Keeper {
+    /// Whether the API server has been told whom to trust: until then it refuses
+    /// every pod that should join. Once true, always.
+    pub(crate) fn is_known(&self) -> watch::Receiver<bool> {
+        self.is_known.subscribe()
+    }
+
     /// Reads the Secret, or makes it; and what to show from now on.
     ///
     /// # Errors
@@ -213,6 +222,7 @@ impl Keeper {
             clock,
             content,
             keys,
+            is_known: watch::channel(false).0,
         };
         Ok((keeper, Keys(shown)))
     }
@@ -235,7 +245,32 @@ impl Keeper {
             {
                 tracing::warn!(%error, "the webhook's key could not be seen to; it is tried again");
             }
+            if !*self.is_known.borrow() && self.is_told().await {
+                sleep(OBEYED).await;
+                tracing::info!("the API server knows the webhook");
+                self.is_known.send_replace(true);
+            }
         }
+    }
+
+    /// By the holder, whoever that is. What can't be read is looked at again.
+    async fn is_told(&self) -> bool {
+        for (kind, name) in CONFIGURATIONS {
+            let found = call(self.configurations(kind).get_opt(name)).await;
+            let found = match found {
+                Ok(Some(found)) => serde_json::to_value(&found).unwrap_or_default(),
+                // Nobody installed it: nobody asks.
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::debug!(%error, name, "a webhook's configuration can't be read");
+                    return false;
+                }
+            };
+            if with_bundle(&found, &self.content.text).is_some() {
+                return false;
+            }
+        }
+        true
     }
 
     fn changes(&self) -> Vec<futures_util::stream::BoxStream<'static, Option<Secret>>> {

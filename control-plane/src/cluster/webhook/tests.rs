@@ -67,6 +67,7 @@ fn each_entry_gets_the_bundle_and_keeps_the_rest() {
 
 struct Kept {
     keys: Keys,
+    is_known: watch::Receiver<bool>,
     holds: watch::Sender<bool>,
     _task: Task,
 }
@@ -76,6 +77,7 @@ async fn keep(fake: &Fake, clock: Wall) -> Kept {
     let (holds, held) = watch::channel(false);
     Kept {
         keys,
+        is_known: keeper.is_known(),
         holds,
         _task: runtime::spawn(keeper.keep(held)),
     }
@@ -123,6 +125,18 @@ async fn the_holder_tells_the_api_server_and_others_do_not() {
     // Helm has written it anew.
     configure(&fake);
     until(|| bundle(&fake) == Some(authorities(&fake))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_knows_when_the_api_server_trusts_the_webhook_whoever_told_it() {
+    let fake = Fake::default();
+    configure(&fake);
+    let (holder, other) = (keep(&fake, clock()).await, keep(&fake, clock()).await);
+    sleep(3 * AGAIN).await;
+    assert!(!*holder.is_known.borrow() && !*other.is_known.borrow());
+    holder.holds.send_replace(true);
+    until(|| *holder.is_known.borrow() && *other.is_known.borrow()).await;
+    assert_eq!(bundle(&fake), Some(authorities(&fake)));
 }
 
 #[tokio::test(start_paused = true)]
