@@ -125,9 +125,16 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let source_metrics = kubernetes::metrics::Metrics::new();
     let in_cluster = cluster_metrics::Metrics::default();
     let reviews = admission_metrics::Metrics::new();
-    let (trust, member) = match config.authority {
-        None => (Trust::open(&config, clock, &in_cluster)?, None),
-        Some(AuthorityFrom::Kubernetes) => {
+    let (trust, member) = match config.authority() {
+        AuthorityFrom::StateDir => {
+            if config.webhook_listen.is_some() {
+                anyhow::bail!(
+                    "the webhook needs the cluster's authority (--webhook-listen, --authority kubernetes)"
+                );
+            }
+            (Trust::open(&config, clock, &in_cluster)?, None)
+        }
+        AuthorityFrom::Kubernetes => {
             let joining = Member::join(&config, clock, &in_cluster);
             let (trust, member) = Box::pin(joining).await?;
             (trust, Some(member))
@@ -152,12 +159,18 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         &end,
         &source_metrics,
     ));
-    let serving = (&hub, &metrics, clock);
-    tasks.push(serve(&config, &trust, serving, goes, end).await?);
+    let services = Services {
+        hub: hub.clone(),
+        replicas: member.as_ref().map(|it| it.replicas(&config, &trust, &hub)),
+        metrics: metrics.clone(),
+        clock,
+        going: goes,
+    };
+    tasks.push(services.serve(&config, &trust, end).await?);
     let mut elected = None;
     if let Some(member) = member {
         let reviewing = (reviews.clone(), leaves.clone());
-        let beginning = Box::pin(member.begin(&config, &hub, trust.roots.clone(), reviewing));
+        let beginning = Box::pin(member.begin(&config, &hub, &trust, reviewing));
         let (holding, duties) = beginning.await?;
         tasks.extend(duties);
         elected = Some(holding);
@@ -179,50 +192,68 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     })
 }
 
-/// Discovery and certificates, for proxies.
-async fn serve(
-    config: &Config,
-    trust: &Trust,
-    (hub, metrics, clock): (&Hub, &Metrics, Wall),
+/// What is served on the proxies' port, and by whom.
+struct Services {
+    hub: Hub,
+    /// `None`: there are no others.
+    replicas: Option<serve::replicas::Replicas>,
+    metrics: Metrics,
+    clock: Wall,
     going: watch::Receiver<bool>,
-    end: watch::Sender<Option<String>>,
-) -> anyhow::Result<Task> {
-    let listener = accept::Listener::bind(&config.listen)
-        .await
-        .with_context(|| format!("listening on {} (--listen)", config.listen))?;
-    let listen = listener.address()?;
-    let acceptor = Acceptor {
-        listener,
-        tls: trust.tls.clone(),
-        most_connections: config.max_connections,
-        clock,
-        metrics: metrics.clone(),
-    };
-    let identity = Identity {
-        hub: hub.clone(),
-        tokens: trust.tokens.clone(),
-        signer: authority::signer(trust.authority.clone()),
-        roots: trust.roots.clone(),
-        metrics: metrics.clone(),
-    };
-    let discovery = Discovery(SessionContext {
-        hub: hub.clone(),
-        heartbeat: config.heartbeat,
-        clock,
-        tls: trust.tls.clone(),
-        going: going.clone(),
-        metrics: metrics.clone(),
-    });
-    let served = runtime::spawn(async move {
-        let answer = serve::run(acceptor, identity, discovery, going).await;
-        let why = answer.err().map_or_else(
-            || "the server has ended".to_owned(),
-            |error| error.to_string(),
-        );
-        end.send_replace(Some(why));
-    });
-    tracing::info!(%listen, trust_domain = config.trust_domain, "the control plane serves");
-    Ok(served)
+}
+
+impl Services {
+    /// Discovery and certificates, for proxies; reports, for replicas.
+    async fn serve(
+        self,
+        config: &Config,
+        trust: &Trust,
+        end: watch::Sender<Option<String>>,
+    ) -> anyhow::Result<Task> {
+        let Self {
+            hub,
+            replicas,
+            metrics,
+            clock,
+            going,
+        } = self;
+        let listener = accept::Listener::bind(&config.listen)
+            .await
+            .with_context(|| format!("listening on {} (--listen)", config.listen))?;
+        let listen = listener.address()?;
+        let acceptor = Acceptor {
+            listener,
+            tls: trust.tls.clone(),
+            most_connections: config.max_connections,
+            clock,
+            metrics: metrics.clone(),
+        };
+        let identity = Identity {
+            hub: hub.clone(),
+            tokens: trust.tokens.clone(),
+            signer: authority::signer(trust.authority.clone()),
+            roots: trust.roots.clone(),
+            metrics: metrics.clone(),
+        };
+        let discovery = Discovery(SessionContext {
+            hub,
+            heartbeat: config.heartbeat,
+            clock,
+            tls: trust.tls.clone(),
+            going: going.clone(),
+            metrics,
+        });
+        let served = runtime::spawn(async move {
+            let answer = serve::run(acceptor, identity, discovery, (replicas, going)).await;
+            let why = answer.err().map_or_else(
+                || "the server has ended".to_owned(),
+                |error| error.to_string(),
+            );
+            end.send_replace(Some(why));
+        });
+        tracing::info!(%listen, trust_domain = config.trust_domain, "the control plane serves");
+        Ok(served)
+    }
 }
 
 #[cfg(test)]

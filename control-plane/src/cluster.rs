@@ -1,6 +1,6 @@
 //! What a replica keeps in the Kubernetes API, beside reading the mesh from it:
-//! the authority's Secret, who holds the Lease, the webhooks' keys, what is
-//! answered to routes and policies, which pods the mesh has missed.
+//! the authority's Secret, who holds the Lease and what it is told, the webhooks'
+//! keys, what is answered to routes and policies, which pods the mesh has missed.
 //!
 //! `app` starts these with one client. All that is durable is an object there,
 //! so that replicas keep nothing and any of them may do anything; what only one
@@ -17,6 +17,7 @@ mod expiry;
 pub(crate) mod lease;
 pub(crate) mod metrics;
 pub(crate) mod namespace;
+pub(crate) mod replicas;
 pub(crate) mod review;
 pub(crate) mod rotation;
 pub(crate) mod status;

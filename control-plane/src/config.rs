@@ -27,18 +27,12 @@ pub struct Config {
     pub(crate) sources: Vec<Source>,
 
     /// Directory of the root, its key and the token key, made at the first start; needed unless the authority is the cluster's
-    #[arg(
-        long,
-        alias = "state",
-        env = "WEFT_STATE_DIR",
-        value_name = "DIR",
-        required_unless_present = "authority"
-    )]
+    #[arg(long, alias = "state", env = "WEFT_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// `kubernetes`: the root lives in a Secret and tokens are the cluster's; default: both of the state directory
+    /// `kubernetes`: the root lives in a Secret and tokens are the cluster's; `state-dir`: both of that directory; default: `kubernetes` where a source is, else `state-dir`
     #[arg(long, env = "WEFT_AUTHORITY", value_name = "WHERE")]
-    pub(crate) authority: Option<AuthorityFrom>,
+    authority: Option<AuthorityFrom>,
 
     /// Secret of tls.crt, tls.key and ca.crt that somebody else makes; default: `weft-ca`, made at the first start
     #[arg(long, env = "WEFT_AUTHORITY_SECRET", value_name = "NAME")]
@@ -89,12 +83,7 @@ pub struct Config {
     pub(crate) health_listen: Option<SocketAddr>,
 
     /// Where the API server asks the webhook, with TLS; needs the cluster's authority; default: nowhere
-    #[arg(
-        long,
-        env = "WEFT_WEBHOOK_LISTEN",
-        value_name = "ADDRESS:PORT",
-        requires = "authority"
-    )]
+    #[arg(long, env = "WEFT_WEBHOOK_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) webhook_listen: Option<SocketAddr>,
 
     #[command(flatten)]
@@ -118,6 +107,18 @@ pub struct Config {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum AuthorityFrom {
     Kubernetes,
+    StateDir,
+}
+
+impl Config {
+    /// As it is told, else where the objects are.
+    pub(crate) fn authority(&self) -> AuthorityFrom {
+        self.authority
+            .unwrap_or_else(|| match self.sources.contains(&Source::Kubernetes) {
+                true => AuthorityFrom::Kubernetes,
+                false => AuthorityFrom::StateDir,
+            })
+    }
 }
 
 /// Where objects come from.
@@ -232,6 +233,23 @@ mod tests {
                 .unwrap_or_default();
             assert!(name.starts_with("WEFT_"), "{argument}");
         }
+    }
+
+    #[test]
+    fn the_authority_is_where_the_objects_are_unless_told_otherwise() {
+        let authority = |arguments: &[&str]| {
+            let named = ["weft-control-plane", "--source"];
+            let all = named.iter().chain(arguments);
+            Config::try_parse_from(all).unwrap().authority()
+        };
+        assert_eq!(authority(&["kubernetes"]), AuthorityFrom::Kubernetes);
+        assert_eq!(authority(&["files:a"]), AuthorityFrom::StateDir);
+        let both = authority(&["files:a,kubernetes"]);
+        assert_eq!(both, AuthorityFrom::Kubernetes);
+        let told = authority(&["kubernetes", "--authority", "state-dir"]);
+        assert_eq!(told, AuthorityFrom::StateDir);
+        let told = authority(&["files:a", "--authority", "kubernetes"]);
+        assert_eq!(told, AuthorityFrom::Kubernetes);
     }
 
     #[test]

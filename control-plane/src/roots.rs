@@ -31,6 +31,15 @@ impl Fingerprint {
         )
     }
 
+    /// As another replica tells it; `None`: not of that length.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Enough for people to tell two apart.
     pub(crate) fn short(&self) -> String {
         self.to_string().chars().take(16).collect()

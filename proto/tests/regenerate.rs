@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 #[test]
 fn generated_code_matches_the_proto_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = ["weft/v1/discovery.proto", "weft/v1/identity.proto"];
+    let files = [
+        "weft/v1/discovery.proto",
+        "weft/v1/identity.proto",
+        "weft/v1/replicas.proto",
+    ];
     let descriptors = protox::compile(files.map(|file| root.join(file)), [root])
         .expect("the .proto files compile");
     let fresh = tempfile::tempdir().expect("a temporary directory");

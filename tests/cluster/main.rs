@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod authority;
 mod conformance;
 mod echo;
 mod families;

@@ -12,13 +12,13 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     admission,
-    ca::bundle::Roots,
     clock::Wall,
     cluster::{
         AUTHORITY, Cluster,
         authority::{Content, Keeper},
         lease::Election,
         metrics::Metrics,
+        replicas::Replicas,
         rotation::Rotation,
         status::Writer,
         unmeshed::Finder,
@@ -26,7 +26,7 @@ use crate::{
     },
     config::Config,
     runtime::{self, Task},
-    serve::hub::Hub,
+    serve::{self, accept::Address, hub::Hub},
 };
 
 use super::{admission as app_admission, trust::Trust};
@@ -51,6 +51,8 @@ pub(super) struct Member {
     clock: Wall,
     keeper: Keeper,
     content: watch::Receiver<Option<Arc<Content>>>,
+    /// Whether this replica is the one.
+    holds: watch::Sender<bool>,
     metrics: Metrics,
 }
 
@@ -71,9 +73,26 @@ impl Member {
             clock,
             keeper,
             content,
+            holds: watch::Sender::new(false),
             metrics: metrics.clone(),
         };
         Ok((trust, member))
+    }
+
+    /// What others tell us while we hold the Lease.
+    pub(super) fn replicas(
+        &self,
+        config: &Config,
+        trust: &Trust,
+        hub: &Hub,
+    ) -> serve::replicas::Replicas {
+        serve::replicas::Replicas {
+            hub: hub.clone(),
+            holds: self.holds.subscribe(),
+            tls: trust.tls.clone(),
+            clock: self.clock,
+            trust_domain: config.trust_domain.clone(),
+        }
     }
 
     /// Stands for the Lease, shows the webhook, and does what the holder does.
@@ -84,20 +103,42 @@ impl Member {
         self,
         config: &Config,
         hub: &Hub,
-        roots: watch::Receiver<Roots>,
+        trust: &Trust,
         reviews: (admission::metrics::Metrics, watch::Receiver<bool>),
     ) -> anyhow::Result<(Elected, Vec<Task>)> {
         let opening = webhook::Keeper::open(self.cluster.clone(), self.clock);
         let (keys, shown) = Box::pin(opening).await.context("the webhook's key")?;
+        let roots = trust.roots.clone();
         let serving = app_admission::start(config, &self.cluster, Arc::new(shown), roots, reviews);
         let serving = serving.await?;
-        let is_known = keys.is_known();
-        let elected = elect(&self.cluster, self.clock, &self.metrics, is_known);
+        let (holder_in, holder) = watch::channel(None);
+        let election = Election {
+            cluster: self.cluster.clone(),
+            clock: self.clock,
+            metrics: self.metrics.clone(),
+            holder: holder_in,
+        };
+        let elected = elect(election, self.holds, keys.is_known());
         let rotation = Rotation {
             keeper: self.keeper,
             hub: hub.clone(),
             content: self.content,
             holds: elected.holds.clone(),
+            lifetime: config.certificate_lifetime,
+        };
+        // Who listens on a socket is alone on its machine.
+        let replicas = match &config.listen {
+            Address::Unix(_) => None,
+            Address::Tcp(listen) => Some(Replicas {
+                cluster: self.cluster.clone(),
+                hub: hub.clone(),
+                clock: self.clock,
+                holds: elected.holds.clone(),
+                holder,
+                tls: trust.tls.clone(),
+                port: listen.port(),
+                metrics: self.metrics.clone(),
+            }),
         };
         let finder = Finder {
             cluster: self.cluster.clone(),
@@ -118,6 +159,7 @@ impl Member {
             runtime::spawn(answers.run()),
             runtime::spawn(finder.run()),
         ];
+        duties.extend(replicas.map(|it| runtime::spawn(it.run())));
         duties.extend(serving);
         Ok((elected, duties))
     }
@@ -157,17 +199,11 @@ fn keeper(config: &Config, cluster: &Cluster, clock: Wall) -> Keeper {
 }
 
 fn elect(
-    cluster: &Cluster,
-    clock: Wall,
-    metrics: &Metrics,
+    election: Election,
+    holds_in: watch::Sender<bool>,
     is_known: watch::Receiver<bool>,
 ) -> Elected {
-    let election = Election {
-        cluster: cluster.clone(),
-        clock,
-        metrics: metrics.clone(),
-    };
-    let (holds_in, holds) = watch::channel(false);
+    let holds = holds_in.subscribe();
     let (release, released) = watch::channel(false);
     Elected {
         holds,

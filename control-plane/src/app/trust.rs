@@ -95,9 +95,9 @@ impl Trust {
                 "further roots belong into ca.crt of the authority's Secret (--extra-roots)"
             );
         }
-        let content = keeper.open().await?;
+        let (content, signing) = Box::pin(keeper.open()).await?;
         let authority = Authority::new(
-            content.signing.clone(),
+            signing,
             &config.trust_domain,
             config.certificate_lifetime,
             clock,
@@ -141,8 +141,9 @@ impl Trust {
     }
 
     /// Follows the bundle, and renews our certificate in time.
-    pub(super) fn keep(self, hub: &Hub) -> [Task; 3] {
+    pub(super) fn keep(self, hub: &Hub) -> [Task; 4] {
         let hand_on = hand_on(self.roots.clone(), hub.clone());
+        let tell = tell_signer(self.authority.clone(), hub.clone());
         let renew = self.renewal.keep(self.roots, self.tls_in, hub.clone());
         let follow = match self.source {
             Source::Files(extra) => runtime::spawn(follow_files(
@@ -162,7 +163,12 @@ impl Trust {
                 runtime::spawn(follow_secret(*keeper, followers, hub.clone()))
             }
         };
-        [runtime::spawn(hand_on), runtime::spawn(renew), follow]
+        [
+            runtime::spawn(hand_on),
+            runtime::spawn(tell),
+            runtime::spawn(renew),
+            follow,
+        ]
     }
 }
 
@@ -172,6 +178,18 @@ async fn hand_on(mut roots: watch::Receiver<bundle::Roots>, hub: Hub) {
         let fresh = roots.borrow_and_update().clone();
         tracing::info!(roots = fresh.len(), "the trust bundle has changed");
         if hub.ask(move |state| state.set_roots(fresh)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// So that it is known in which root leaves end from now on.
+async fn tell_signer(authority: Arc<Authority>, hub: Hub) {
+    let mut signing = authority.changes();
+    loop {
+        let root = signing.borrow_and_update().fingerprint();
+        let told = hub.ask(move |state| state.set_signer(root)).await;
+        if told.is_err() || signing.changed().await.is_err() {
             return;
         }
     }

@@ -8,7 +8,9 @@
 //! - a Secret that vanishes or can't be used changes nothing but an alarm, and
 //!   none is made where one has ever been: its fingerprint is kept on the Lease.
 //!
-//! `rotation` moves roots in and out of the annotation; this only obeys it.
+//! `rotation` moves roots in and out of the annotation; this only obeys it. What
+//! has settled is also in a Secret of our own (`kept`), since whoever owns this
+//! one may make it anew, without the annotation and with another root.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -17,10 +19,11 @@ use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api,
-    api::{ObjectMeta, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher::watch_object},
 };
 use rustls_pki_types::CertificateDer;
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
@@ -30,8 +33,11 @@ use crate::{
         signing::{self, Made, Signing, Unfit},
     },
     clock::Wall,
-    cluster::{Cluster, LEASE, call, lease, metrics::Metrics, warning::Warnings},
+    cluster::{Cluster, Failure, LEASE, call, lease, metrics::Metrics, warning::Warnings},
+    roots::Fingerprint,
 };
+
+pub(crate) mod kept;
 
 /// The roots that every live pod has been seen to hold, in PEM.
 pub(crate) const SETTLED: &str = "weft.dev/roots";
@@ -43,7 +49,8 @@ pub(crate) struct Content {
     pub(crate) signing: Arc<Signing>,
     /// `ca.crt`.
     pub(crate) roots: Vec<CertificateDer<'static>>,
-    /// `None`: nobody has seen to it yet.
+    /// As the annotation says, else as it was known before; `None`: nobody has
+    /// seen to it yet.
     pub(crate) settled: Option<Vec<CertificateDer<'static>>>,
     pub(crate) is_ours: bool,
     /// As it was read.
@@ -182,6 +189,8 @@ pub(crate) fn made_secret(name: &str, made: &Made) -> Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([(MADE_BY.0.to_owned(), MADE_BY.1.to_owned())].into()),
+            // There is nobody yet who could hold another.
+            annotations: Some([(SETTLED.to_owned(), made.certificate.clone())].into()),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".to_owned()),
@@ -190,6 +199,15 @@ pub(crate) fn made_secret(name: &str, made: &Made) -> Secret {
         )),
         ..Secret::default()
     }
+}
+
+/// As the annotation has them.
+pub(crate) fn settled_text(roots: &[CertificateDer<'_>]) -> String {
+    roots.iter().map(signing::to_pem).collect()
+}
+
+fn is_same(some: &[CertificateDer<'_>], others: &[CertificateDer<'_>]) -> bool {
+    some.iter().all(|it| others.contains(it)) && others.iter().all(|it| some.contains(it))
 }
 
 impl Keeper {
@@ -201,28 +219,62 @@ impl Keeper {
         format!("Secret {}/{}", self.cluster.namespace, self.secret)
     }
 
-    /// Reads the Secret, or makes the first.
+    /// Reads the Secret, or makes the first; also what to sign with for now,
+    /// which is the Secret's unless its root has not settled.
     ///
     /// # Errors
-    /// When it can't be used, or there must be one and is none.
-    pub(crate) async fn open(&self) -> anyhow::Result<Content> {
+    /// When it can't be used, there must be one and is none, or its root is
+    /// another than that of every proxy.
+    pub(crate) async fn open(&self) -> anyhow::Result<(Content, Arc<Signing>)> {
         let found = call(self.secrets().get_opt(&self.secret)).await;
         let secret = match found.with_context(|| format!("reading {}", self.shown()))? {
             Some(secret) => secret,
             None => Box::pin(self.make()).await?,
         };
-        let content =
+        let mut content =
             Content::read(&secret, &self.trust_domain, self.clock).with_context(|| self.shown())?;
-        let marking = Box::pin(self.mark(&content));
+        let kept = Box::pin(self.kept()).await?;
+        let said = content.settled.take();
+        // What was kept was true; an annotation may be of another time or Secret.
+        let known = kept.as_ref().map(|it| it.roots().to_vec());
+        content.settled = known.or_else(|| said.clone());
+        let marker = Box::pin(lease::marker(&self.cluster)).await;
+        let marker = marker.context("reading the Lease")?;
+        let now = self.clock.now();
+        let signing = kept::beginning(&content, kept.as_ref(), marker.as_deref(), now)
+            .with_context(|| self.shown())?;
+        // The first that anybody sees: no pod can hold another.
+        let first = || content.roots.clone();
+        let settled = content.settled.get_or_insert_with(first).clone();
+        if kept.is_none()
+            && let Some(data) = kept::wanted(&content)
+        {
+            let keeping = Box::pin(self.keep(&data)).await;
+            keeping.context("keeping what proxies trust")?;
+        }
+        if said.as_ref().is_none_or(|it| !is_same(it, &settled)) {
+            let text = settled_text(&settled);
+            let said = Box::pin(self.say(SETTLED, &text)).await;
+            said.with_context(|| format!("annotating {}", self.shown()))?;
+        }
+        let marking = Box::pin(self.mark(signing.fingerprint()));
         marking.await.context("marking the Lease")?;
-        tracing::info!(root = %content.signing.fingerprint(), made_here = content.is_ours, "the authority is loaded");
-        Ok(content)
+        tracing::info!(root = %signing.fingerprint(), made_here = content.is_ours, "the authority is loaded");
+        Ok((content, signing))
     }
 
     /// So that a Secret that vanishes is missed, and not made again.
-    pub(crate) async fn mark(&self, content: &Content) -> anyhow::Result<()> {
-        let fingerprint = content.signing.fingerprint().to_string();
-        Ok(lease::mark(&self.cluster, &fingerprint).await?)
+    pub(crate) async fn mark(&self, root: Fingerprint) -> Result<(), Failure> {
+        lease::mark(&self.cluster, &root.to_string()).await
+    }
+
+    /// Leaves an annotation on the authority's Secret.
+    pub(crate) async fn say(&self, annotation: &str, text: &str) -> Result<(), Failure> {
+        let patch = json!({"metadata": {"annotations": {annotation: text}}});
+        let (patch, parameters) = (Patch::Merge(&patch), PatchParams::default());
+        let secrets = self.secrets();
+        let patched = secrets.patch(&self.secret, &parameters, &patch);
+        call(patched).await.map(drop)
     }
 
     async fn make(&self) -> anyhow::Result<Secret> {
@@ -236,10 +288,16 @@ impl Keeper {
             .await
             .context("reading the Lease")?
         {
+            // Another replica has made it since we looked, and left its mark.
+            let again = call(self.secrets().get_opt(&self.secret)).await;
+            if let Some(secret) = again.with_context(|| format!("reading {shown}"))? {
+                return Ok(secret);
+            }
             bail!(
                 "{shown} is gone, and the mesh trusts its root {fingerprint}: restore it from a backup; \
-                 or, to begin with a new root, remove the annotation {} of Lease {LEASE} (every proxy must then restart)",
-                lease::MARKER
+                 or, to begin with a new root, remove the annotation {} of Lease {LEASE} (without Secret {} every proxy must then restart)",
+                lease::MARKER,
+                kept::KEPT
             );
         }
         let made = signing::make(&self.trust_domain, self.clock)?;
@@ -266,6 +324,8 @@ impl Keeper {
         let changes = watch_object(self.secrets(), &self.secret).default_backoff();
         pin_mut!(changes);
         let mut last = None;
+        let opened = followers.content.borrow().clone();
+        let mut settled = opened.and_then(|it| it.settled.clone());
         while let Some(change) = changes.next().await {
             let secret = match change {
                 Ok(secret) => secret,
@@ -277,7 +337,10 @@ impl Keeper {
             let trouble = match secret.ok_or(Trouble::Gone).and_then(|it| {
                 Content::read(&it, &self.trust_domain, self.clock).map_err(Trouble::from)
             }) {
-                Ok(content) => {
+                Ok(mut content) => {
+                    // Made anew by its owner: what proxies hold is no other for that.
+                    content.settled = content.settled.or(settled);
+                    settled = content.settled.clone();
                     followers.take(content, self.clock.now());
                     None
                 }

@@ -40,6 +40,8 @@ pub(crate) struct Election {
     pub(crate) cluster: Cluster,
     pub(crate) clock: Wall,
     pub(crate) metrics: Metrics,
+    /// Told who holds it, as last seen.
+    pub(crate) holder: watch::Sender<Option<String>>,
 }
 
 /// A record of the Lease, and since when it has not changed.
@@ -133,6 +135,14 @@ impl Election {
         self.metrics.holder.set(i64::from(now));
     }
 
+    fn see(&self, holder: Option<String>) {
+        self.holder.send_if_modified(|before| {
+            let changed = *before != holder;
+            *before = holder;
+            changed
+        });
+    }
+
     fn leases(&self) -> Api<Lease> {
         leases(&self.cluster)
     }
@@ -155,6 +165,7 @@ impl Election {
             _ => now,
         };
         *seen = Some(Seen { spec, since });
+        self.see(spec_holder(lease.as_ref()));
         let me = self.cluster.replica.as_str();
         let step = decide(lease.as_ref(), me, since, now);
         let fresh = record(lease.unwrap_or_else(empty), me, &self.now(), step);
@@ -168,7 +179,10 @@ impl Election {
             }
         };
         match written {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.see(Some(me.to_owned()));
+                Ok(true)
+            }
             // Somebody else took it, or only wrote an annotation: look again.
             Err(error) if error.is_conflict() && step != Step::Renew => Ok(false),
             Err(error) => Err(error),
@@ -189,6 +203,11 @@ impl Election {
         call(self.leases().replace(LEASE, &PostParams::default(), &lease)).await?;
         Ok(())
     }
+}
+
+fn spec_holder(lease: Option<&Lease>) -> Option<String> {
+    let holder = lease?.spec.as_ref()?.holder_identity.clone();
+    holder.filter(|it| !it.is_empty())
 }
 
 fn leases(cluster: &Cluster) -> Api<Lease> {

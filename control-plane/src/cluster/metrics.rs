@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) roots: Gauge,
     pub(crate) secret_unusable: Gauge,
     pub(crate) holder: Gauge,
+    pub(crate) silent_replicas: Gauge,
     pub(crate) unmeshed: Family<InNamespace, Gauge>,
 }
 
@@ -52,6 +53,11 @@ impl Metrics {
             "holder",
             "1 in the replica that holds the Lease",
             self.holder.clone(),
+        );
+        cluster.register(
+            "silent_replicas",
+            "In the replica that holds the Lease: others that have not told of their proxies",
+            self.silent_replicas.clone(),
         );
         cluster.register(
             "unmeshed_pods",

@@ -3,35 +3,32 @@
 //! The Lease's holder alone, by `ca::rotate`'s decisions; where it stands is in
 //! the Secret, so that any other replica goes on from there:
 //! `weft.dev/rotate` asks for a rotation (`weft ca rotate`), `weft.dev/rotated`
-//! is the last that was taken up, `weft.dev/rotation` says what it waits for.
+//! is the last that was taken up, `weft.dev/rotation` says what it waits for,
+//! `weft.dev/outlived` when the last leaf of a root will have expired.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{Pod, Secret},
-};
-use kube::{
-    Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::api::PostParams;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use serde_json::json;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
     ca::{
-        rotate::{self, Facts, Seen, Step, View},
+        rotate::{self, Facts, Phase, Seen, Step, View},
         signing::{self, CERTIFICATE, KEY, Made, ROOTS},
     },
     cluster::{
         Failure,
-        authority::{Content, Keeper, SETTLED},
-        call, expiry, lease,
+        authority::{Content, Keeper, SETTLED, kept, settled_text},
+        call, expiry, replicas,
         warning::Warnings,
     },
     roots::Fingerprint,
-    serve::hub::Hub,
+    serve::hub::{Holding, Hub},
 };
 
 /// Asks for a rotation: another value is another one.
@@ -40,16 +37,34 @@ pub(crate) const ROTATE: &str = "weft.dev/rotate";
 pub(crate) const ROTATED: &str = "weft.dev/rotated";
 /// For people: where it stands.
 pub(crate) const ROTATION: &str = "weft.dev/rotation";
+/// "SECONDS ROOT ...": since the epoch, and fingerprints.
+const OUTLIVED: &str = "weft.dev/outlived";
 const NEXT: (&str, &str) = ("next.crt", "next.key");
 
 /// Nothing tells when the last pod has renewed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// What a rotation waits for is told at once; how many are left, this often.
+const SAY: Duration = Duration::from_secs(10);
+/// Replicas follow the Secret by a watch; the last of them signs under the old
+/// root for so much longer.
+const LAG: Duration = Duration::from_secs(15);
 
 pub(crate) struct Rotation {
     pub(crate) keeper: Keeper,
     pub(crate) hub: Hub,
     pub(crate) content: watch::Receiver<Option<Arc<Content>>>,
     pub(crate) holds: watch::Receiver<bool>,
+    /// Of every leaf.
+    pub(crate) lifetime: Duration,
+}
+
+/// What the holder did last, so that it need not do it again.
+#[derive(Default)]
+struct Done {
+    said: Option<(Phase, Instant)>,
+    kept: Option<BTreeMap<String, ByteString>>,
+    marked: Option<Fingerprint>,
+    warned: Option<(Duration, u32)>,
 }
 
 fn annotation(secret: &Secret, key: &str) -> Option<String> {
@@ -73,13 +88,24 @@ fn facts(content: &Content) -> Facts {
         signer: content.signing.fingerprint(),
         next: next.map(|it| Fingerprint::of(&it)),
         is_ours: content.is_ours,
+        outlived: outlived(content),
         asked: annotation(&content.secret, ROTATE),
         served: annotation(&content.secret, ROTATED),
     }
 }
 
-/// The Secret as a step leaves it.
-fn after(content: &Content, step: &Step, made: Option<&Made>) -> Secret {
+fn outlived(content: &Content) -> Option<(Vec<Fingerprint>, Duration)> {
+    let text = annotation(&content.secret, OUTLIVED)?;
+    let mut words = text.split_whitespace();
+    let until = Duration::from_secs(words.next()?.parse().ok()?);
+    let named: Vec<_> = words.collect();
+    let settled = fingerprints(content.settled.as_deref().unwrap_or_default());
+    let is_named = |it: &Fingerprint| named.contains(&it.to_string().as_str());
+    Some((settled.into_iter().filter(is_named).collect(), until))
+}
+
+/// The Secret as a step leaves it; leaves that are signed now live `until` then.
+fn after(content: &Content, step: &Step, made: Option<&Made>, until: Duration) -> Secret {
     let mut secret = content.secret.clone();
     let asked = annotation(&secret, ROTATE);
     let annotations = secret.metadata.annotations.get_or_insert_default();
@@ -88,13 +114,15 @@ fn after(content: &Content, step: &Step, made: Option<&Made>) -> Secret {
         Step::Settle(roots) => {
             let is_new = |it: &&CertificateDer<'_>| roots.contains(&Fingerprint::of(it));
             let all = settled.iter().chain(content.roots.iter().filter(is_new));
-            annotations.insert(SETTLED.to_owned(), all.map(pem).collect());
+            let all: Vec<_> = all.cloned().collect();
+            annotations.insert(SETTLED.to_owned(), settled_text(&all));
             "every proxy holds every root".to_owned()
         }
         Step::Remove(roots) => {
             let stays = |it: &&CertificateDer<'_>| !roots.contains(&Fingerprint::of(it));
-            let left = settled.iter().filter(stays);
-            annotations.insert(SETTLED.to_owned(), left.map(pem).collect());
+            let left: Vec<_> = settled.iter().filter(stays).cloned().collect();
+            annotations.insert(SETTLED.to_owned(), settled_text(&left));
+            annotations.remove(OUTLIVED);
             "done: the old root is removed".to_owned()
         }
         Step::Begin | Step::Refuse(_) => {
@@ -105,7 +133,12 @@ fn after(content: &Content, step: &Step, made: Option<&Made>) -> Secret {
             }
         }
         Step::Promote => "the new root signs".to_owned(),
-        Step::Wait(why) => why.clone(),
+        Step::Retire(roots) => {
+            let roots: String = roots.iter().map(|it| format!(" {it}")).collect();
+            annotations.insert(OUTLIVED.to_owned(), format!("{}{roots}", until.as_secs()));
+            "nothing is signed under the old root any more".to_owned()
+        }
+        Step::Wait(_, why) => why.clone(),
         Step::Rest => return secret,
     };
     annotations.insert(ROTATION.to_owned(), said);
@@ -139,20 +172,21 @@ impl Rotation {
     /// For as long as the Secret is followed.
     pub(crate) async fn run(mut self) {
         let warnings = Warnings::about_secret(&self.keeper.cluster, &self.keeper.secret);
-        let mut warned = None;
+        let mut done = Done::default();
         loop {
             let content = self.content.borrow_and_update().clone();
-            if *self.holds.borrow_and_update()
-                && let Some(content) = content
-            {
-                if let Err(error) = Box::pin(self.step(&content)).await {
+            if !*self.holds.borrow_and_update() {
+                // Another holder may do all of it otherwise meanwhile.
+                done = Done::default();
+            } else if let Some(content) = content {
+                if let Err(error) = Box::pin(self.step(&content, &mut done)).await {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         "the authority's Secret could not be seen to; it is tried again"
                     );
                 }
-                let ends = content.signing.ends();
-                expiry::warn(ends, self.keeper.clock.now(), &mut warned, &warnings).await;
+                let (ends, now) = (content.signing.ends(), self.keeper.clock.now());
+                expiry::warn(ends, now, &mut done.warned, &warnings).await;
             }
             tokio::select! {
                 changed = self.content.changed() => if changed.is_err() { return },
@@ -162,81 +196,93 @@ impl Rotation {
         }
     }
 
-    async fn step(&self, content: &Content) -> anyhow::Result<()> {
-        let facts = facts(content);
-        let view = match facts.needs_a_view() {
+    async fn step(&self, content: &Content, done: &mut Done) -> anyhow::Result<()> {
+        // Before any step: what starts meanwhile must find what proxies hold.
+        self.keep(content, done).await?;
+        let (facts, now) = (facts(content), self.keeper.clock.now());
+        let view = match facts.needs_a_view(now) {
             true => self.view().await?,
             false => View::Unknown("nobody was asked".to_owned()),
         };
-        let step = rotate::decide(&facts, &view);
+        let step = rotate::decide(&facts, &view, now);
         match &step {
             Step::Rest => return Ok(()),
-            Step::Wait(why) => return Ok(self.say(content, why).await?),
+            Step::Wait(phase, why) => return Ok(self.say(content, *phase, why, done).await?),
             step => tracing::info!(?step, "the authority's roots move"),
         }
         let made = match step {
             Step::Begin => Some(signing::make(&self.keeper.trust_domain, self.keeper.clock)?),
             _ => None,
         };
-        let secret = after(content, &step, made.as_ref());
+        let until = now + self.lifetime + LAG;
+        let secret = after(content, &step, made.as_ref(), until);
         let (name, parameters) = (&self.keeper.secret, PostParams::default());
         let secrets = self.keeper.secrets();
         // With the version that was read: nobody's change is lost.
         call(secrets.replace(name, &parameters, &secret)).await?;
-        if let (Step::Promote, Some(root)) = (&step, facts.next) {
-            lease::mark(&self.keeper.cluster, &root.to_string()).await?;
+        Ok(())
+    }
+
+    /// What has settled, and the mark of it on the Lease; each once.
+    async fn keep(&self, content: &Content, done: &mut Done) -> Result<(), Failure> {
+        let Some(wanted) = kept::wanted(content) else {
+            return Ok(());
+        };
+        if done.kept.as_ref() != Some(&wanted) {
+            self.keeper.keep(&wanted).await?;
+            done.kept = Some(wanted);
+        }
+        let root = content.signing.fingerprint();
+        if done.marked != Some(root) {
+            self.keeper.mark(root).await?;
+            done.marked = Some(root);
         }
         Ok(())
     }
 
-    async fn say(&self, content: &Content, why: &str) -> Result<(), Failure> {
+    async fn say(
+        &self,
+        content: &Content,
+        phase: Phase,
+        why: &str,
+        done: &mut Done,
+    ) -> Result<(), Failure> {
         if annotation(&content.secret, ROTATION).as_deref() == Some(why) {
             return Ok(());
         }
+        let now = Instant::now();
+        if let Some((said, at)) = done.said
+            && said == phase
+            && now < at + SAY
+        {
+            return Ok(());
+        }
         tracing::info!(why, "the authority's roots wait");
-        let patch = json!({"metadata": {"annotations": {ROTATION: why}}});
-        let (patch, parameters) = (Patch::Merge(&patch), PatchParams::default());
-        let secrets = self.keeper.secrets();
-        call(secrets.patch(&self.keeper.secret, &parameters, &patch)).await?;
-        Ok(())
+        done.said = Some((phase, now));
+        self.keeper.say(ROTATION, why).await
     }
 
     /// Who holds what, if all of it can be seen from here.
     async fn view(&self) -> anyhow::Result<View> {
-        let others = self.others().await?;
-        if !others.is_empty() {
-            return Ok(View::Unknown(format!(
-                "replica {} serves proxies of its own; scale the control plane to one replica for this step",
-                others.join(", ")
-            )));
-        }
-        let Some(holdings) = self.hub.ask(|state| state.holdings()).await? else {
-            return Ok(View::Unknown("the mesh has not been read yet".to_owned()));
-        };
-        let seen = holdings.pods.into_iter().map(|it| Seen {
-            pod: it.pod.to_string(),
-            holds: match it.holds_newest {
-                true => holdings.roots.clone(),
-                false => Vec::new(),
-            },
-            leaf: it.leaf,
-        });
-        Ok(View::Whole(seen.collect()))
+        let others = replicas::others(&self.keeper.cluster).await?;
+        let others: Vec<_> = others.into_iter().map(|it| it.name).collect();
+        let (me, now) = (
+            self.keeper.cluster.replica.clone(),
+            self.keeper.clock.seconds(),
+        );
+        let asked = self.hub.ask(move |state| state.holdings(&me, &others, now));
+        Ok(match asked.await? {
+            Ok(all) => View::Whole(all.into_iter().map(seen).collect()),
+            Err(unseen) => View::Unknown(unseen.to_string()),
+        })
     }
+}
 
-    /// Other replicas that may still have proxies.
-    async fn others(&self) -> Result<Vec<String>, Failure> {
-        let cluster = &self.keeper.cluster;
-        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-        let ours = "app.kubernetes.io/name=weft,app.kubernetes.io/component=control-plane";
-        let found = call(pods.list(&ListParams::default().labels(ours))).await?;
-        let has_ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
-            matches!(phase, Some("Succeeded" | "Failed"))
-        };
-        let others = found.items.iter().filter(|it| !has_ended(it));
-        let names = others.map(ResourceExt::name_any);
-        Ok(names.filter(|it| *it != cluster.replica).collect())
+fn seen(it: Holding) -> Seen {
+    Seen {
+        name: it.name,
+        holds: it.holds,
+        leaves: it.leaves,
     }
 }
 

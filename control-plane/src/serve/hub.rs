@@ -35,8 +35,13 @@ mod changes;
 mod holdings;
 mod origins;
 mod proxies;
+mod replicas;
 mod reports;
+mod summary;
 pub(crate) mod unmeshed;
+
+pub(crate) use holdings::Holding;
+pub(crate) use summary::{Followers, Following, Known, Summary, Watching};
 
 type Ask = Box<dyn FnOnce(&mut State) + Send>;
 
@@ -86,6 +91,9 @@ pub(crate) struct State {
     pub(crate) trust_domain: String,
     index: Index,
     roots: Arc<[CertificateDer<'static>]>,
+    /// In which what we sign now ends; `None`: nobody has said.
+    signer: Option<Fingerprint>,
+    replicas: replicas::Replicas,
     shelf: Shelf,
     streams: HashMap<StreamId, Stream>,
     pods: HashMap<Name, StreamId>,
@@ -147,6 +155,8 @@ impl State {
             trust_domain: trust_domain.to_owned(),
             index,
             roots,
+            signer: None,
+            replicas: replicas::Replicas::default(),
             shelf: Shelf::default(),
             streams: HashMap::new(),
             pods: HashMap::new(),

@@ -4,5 +4,6 @@ mod answers;
 mod certify;
 mod connections;
 pub(crate) mod harness;
+mod replicas;
 mod silence;
 mod watch;

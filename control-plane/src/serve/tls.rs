@@ -4,13 +4,14 @@
 //! `app` builds a new `Tls` whenever our certificate is renewed or the bundle
 //! changes; `accept` takes the newest for each handshake, and `session` asks it
 //! again about callers that are connected. A caller without a certificate gets
-//! through: it may ask for one, and nothing else.
+//! through: it may ask for one, and nothing else. Another replica is called with
+//! the same certificate.
 
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::{
-    self, ServerConfig,
+    self, ClientConfig, ServerConfig,
     crypto::{
         CryptoProvider,
         aws_lc_rs::{self, kx_group},
@@ -25,10 +26,14 @@ use crate::{
     roots::{BACKDATING, Fingerprint, root_of},
 };
 
+mod replica;
+
 /// One state of keys and roots.
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
+    /// Towards another replica, and nobody else.
+    pub(crate) to_replica: Arc<ClientConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
     roots: Vec<CertificateDer<'static>>,
     trust_domain: String,
@@ -95,10 +100,12 @@ impl Tls {
             store.add(root.clone())?;
         }
         let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone())
+            WebPkiClientVerifier::builder_with_provider(Arc::new(store.clone()), provider.clone())
                 .allow_unauthenticated()
                 .clear_root_hint_subjects()
                 .build()?;
+        let pair = (chain.clone(), key.clone_key());
+        let to_replica = replica::config(pair, store, provider.clone(), trust_domain)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier.clone())
@@ -109,6 +116,7 @@ impl Tls {
         config.send_tls13_tickets = 0;
         Ok(Self {
             config: Arc::new(config),
+            to_replica: Arc::new(to_replica),
             verifier,
             roots: roots.to_vec(),
             trust_domain: trust_domain.to_owned(),

@@ -18,6 +18,7 @@ fn facts(given: &str, settled: &str, signer: &str) -> Facts {
         signer: root(signer),
         next: None,
         is_ours: true,
+        outlived: None,
         asked: None,
         served: None,
     }
@@ -25,9 +26,9 @@ fn facts(given: &str, settled: &str, signer: &str) -> Facts {
 
 fn seen(pod: &str, holds: &str, leaf: Option<&str>) -> Seen {
     Seen {
-        pod: pod.to_owned(),
+        name: pod.to_owned(),
         holds: roots(holds),
-        leaf: leaf.map(root),
+        leaves: leaf.map(root).into_iter().collect(),
     }
 }
 
@@ -35,9 +36,20 @@ fn whole(pods: &[Seen]) -> View {
     View::Whole(pods.to_vec())
 }
 
+const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+fn decide(facts: &Facts, view: &View) -> Step {
+    super::decide(facts, view, NOW)
+}
+
+/// The leaves of these have expired.
+fn outlived(facts: &mut Facts, names: &str) {
+    facts.outlived = Some((roots(names), NOW));
+}
+
 fn wait(step: Step) -> String {
     match step {
-        Step::Wait(why) => why,
+        Step::Wait(_, why) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -45,14 +57,14 @@ fn wait(step: Step) -> String {
 #[test]
 fn at_rest_nobody_is_asked() {
     let rest = facts("old", "old", "old");
-    assert!(!rest.needs_a_view());
+    assert!(!rest.needs_a_view(NOW));
     assert_eq!(decide(&rest, &View::Unknown(String::new())), Step::Rest);
 }
 
 #[test]
 fn a_first_root_settles_where_nobody_lives() {
     let first = facts("old", "", "old");
-    assert!(first.needs_a_view());
+    assert!(first.needs_a_view(NOW));
     assert_eq!(decide(&first, &whole(&[])), Step::Settle(roots("old")));
 }
 
@@ -72,7 +84,7 @@ fn a_rotation_goes_through_its_steps_and_waits_for_everyone_by_name() {
     ];
     let why = wait(decide(&facts, &whole(&behind)));
     assert!(
-        why.starts_with("waits for 2 of 3 proxies to hold the new root"),
+        why.starts_with("waits for 2 of 3 proxies and replicas to hold the new root"),
         "{why}"
     );
     assert!(why.ends_with("shop/b, shop/c"), "{why}");
@@ -85,9 +97,16 @@ fn a_rotation_goes_through_its_steps_and_waits_for_everyone_by_name() {
     assert_eq!(decide(&facts, &whole(&all)), Step::Promote);
 
     (facts.given, facts.next, facts.signer) = (roots("new"), None, root("new"));
+    assert_eq!(decide(&facts, &whole(&all)), Step::Retire(roots("old")));
+    facts.outlived = Some((roots("old"), NOW + Duration::from_secs(90)));
+    assert!(!facts.needs_a_view(NOW));
+    let why = wait(decide(&facts, &whole(&all)));
+    assert!(why.starts_with("waits until 2027-01-15 08:02 UTC"), "{why}");
+    outlived(&mut facts, "old");
+    assert!(facts.needs_a_view(NOW));
     let why = wait(decide(&facts, &whole(&all)));
     assert!(
-        why.starts_with("waits for 2 of 2 proxies to renew"),
+        why.starts_with("waits for 2 of 2 proxies and replicas to renew"),
         "{why}"
     );
     let renewed = [seen("shop/a", "old new", Some("new"))];
@@ -99,10 +118,11 @@ fn a_rotation_goes_through_its_steps_and_waits_for_everyone_by_name() {
 #[test]
 fn what_can_not_be_seen_stops_everything_but_says_so() {
     let unknown = View::Unknown("replica b does not answer".to_owned());
-    for facts in [
+    for mut facts in [
         facts("old new", "old", "old"),
         facts("new", "old new", "new"),
     ] {
+        outlived(&mut facts, "old");
         let why = wait(decide(&facts, &unknown));
         assert!(
             why.contains("can't see") && why.ends_with("replica b does not answer"),
@@ -120,6 +140,8 @@ fn a_given_secret_that_changes_its_root_keeps_the_old_until_nobody_needs_it() {
     let holds = [seen("shop/a", "old new", Some("old"))];
     assert_eq!(decide(&facts, &whole(&holds)), Step::Settle(roots("new")));
     facts.settled = roots("old new");
+    assert_eq!(decide(&facts, &whole(&holds)), Step::Retire(roots("old")));
+    outlived(&mut facts, "old");
     wait(decide(&facts, &whole(&holds)));
     let renewed = [seen("shop/a", "old new", Some("new"))];
     assert_eq!(decide(&facts, &whole(&renewed)), Step::Remove(roots("old")));
@@ -150,6 +172,7 @@ fn a_rotation_asked_for_while_another_runs_begins_after_it() {
     let mut facts = facts("new", "old new", "new");
     facts.asked = Some("2".to_owned());
     facts.served = Some("1".to_owned());
+    outlived(&mut facts, "old");
     let pending = [seen("shop/a", "old new", Some("old"))];
     wait(decide(&facts, &whole(&pending)));
     facts.settled = roots("new");
@@ -163,4 +186,24 @@ fn of_many_three_are_named_and_the_rest_counted() {
         .collect();
     let why = wait(decide(&facts("old new", "old", "old"), &View::Whole(pods)));
     assert!(why.ends_with("shop/0, shop/1, shop/2 and 2 more"), "{why}");
+}
+
+#[test]
+fn what_has_expired_of_another_root_says_nothing_of_this_one() {
+    let mut facts = facts("new", "older old new", "new");
+    outlived(&mut facts, "older");
+    let both = Step::Retire(roots("older old"));
+    assert_eq!(decide(&facts, &whole(&[])), both);
+}
+
+#[test]
+fn a_pod_that_may_still_show_an_old_leaf_or_that_nobody_has_seen_is_waited_for() {
+    let mut facts = facts("new", "old new", "new");
+    outlived(&mut facts, "old");
+    let mut both = seen("shop/a", "old new", Some("new"));
+    both.leaves.push(root("old"));
+    for pod in [both, seen("shop/a", "", None)] {
+        let why = wait(decide(&facts, &whole(&[pod])));
+        assert!(why.ends_with("shop/a"), "{why}");
+    }
 }

@@ -102,9 +102,11 @@ fn a_secret_that_can_not_be_used_names_its_key() {
 #[tokio::test]
 async fn the_first_start_makes_a_root_and_the_second_reads_it() {
     let fake = Fake::default();
-    let first = keeper(&fake).open().await.unwrap();
+    let (first, _) = keeper(&fake).open().await.unwrap();
     assert!(first.is_ours);
-    let second = keeper(&fake).open().await.unwrap();
+    // Nobody has to be asked before a rotation can begin.
+    assert_eq!(first.settled, Some(first.roots.clone()));
+    let (second, _) = keeper(&fake).open().await.unwrap();
     assert_eq!(first.signing.root(), second.signing.root());
     let marker = &fake.object(LEASE_PATH).unwrap()["metadata"]["annotations"][lease::MARKER];
     assert_eq!(*marker, json!(first.signing.fingerprint().to_string()));
@@ -118,6 +120,9 @@ async fn of_two_that_make_one_the_second_takes_the_firsts() {
     let made = first.make().await.unwrap();
     let read = second.make().await.unwrap();
     assert_eq!(made.data, read.data);
+    // The first has even left its mark meanwhile.
+    first.open().await.unwrap();
+    assert_eq!(second.make().await.unwrap().data, made.data);
 }
 
 #[tokio::test]
@@ -162,9 +167,9 @@ struct Following {
 }
 
 async fn follow(fake: &Fake) -> Following {
-    let opened = Box::pin(keeper(fake).open()).await.unwrap();
+    let (opened, signing) = Box::pin(keeper(fake).open()).await.unwrap();
     let lifetime = Duration::from_secs(60);
-    let authority = Authority::new(opened.signing.clone(), DOMAIN, lifetime, Wall::System);
+    let authority = Authority::new(signing, DOMAIN, lifetime, Wall::System);
     let authority = Arc::new(authority);
     let (roots_in, roots) = watch::channel(opened.in_force(&[]));
     let (told, reports) = tokio::sync::mpsc::unbounded_channel();
@@ -172,7 +177,7 @@ async fn follow(fake: &Fake) -> Following {
     let followers = Followers {
         authority: authority.clone(),
         roots: roots_in,
-        content: watch::Sender::new(None),
+        content: watch::Sender::new(Some(Arc::new(opened))),
         metrics: metrics.clone(),
     };
     let report = move |trouble: Option<&Trouble>| drop(told.send(trouble.cloned()));
@@ -227,4 +232,125 @@ async fn a_secret_that_turns_unusable_is_told_with_its_key() {
     let told = following.reports.recv().await.unwrap().unwrap();
     assert!(told.to_string().contains("tls.crt"), "{told}");
     assert_eq!(following.authority.root(), der(&root));
+}
+
+const KEPT_PATH: &str = "/api/v1/namespaces/weft-system/secrets/weft-ca-settled";
+
+fn given(fake: &Fake) -> Keeper {
+    Keeper {
+        is_given: true,
+        ..keeper(fake)
+    }
+}
+
+fn annotation(fake: &Fake) -> String {
+    let secret = fake.object(PATH).unwrap();
+    let text = secret["metadata"]["annotations"][SETTLED].as_str();
+    text.unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_root_that_changed_while_nobody_ran_neither_signs_nor_takes_the_place_of_the_old() {
+    let fake = Fake::default();
+    let (old, new) = (made(), made());
+    put(&fake, &secret(&old, &[&old], None));
+    given(&fake).open().await.unwrap();
+    // By its owner: changed in place, or made anew.
+    for settled in [Some(&[&old][..]), None] {
+        put(&fake, &secret(&new, &[&new], settled));
+        let (content, signing) = given(&fake).open().await.unwrap();
+        assert_eq!(signing.root(), &der(&old));
+        assert_eq!(content.in_force(&[]).len(), 2);
+        assert_eq!(content.settled, Some(vec![der(&old)]));
+        assert_eq!(annotation(&fake), old.certificate);
+    }
+    // Seen everywhere, the holder keeps it, and who starts then signs with it.
+    let spread = content(&secret(&new, &[&new], Some(&[&old, &new])));
+    let wanted = kept::wanted(&spread).unwrap();
+    given(&fake).keep(&wanted).await.unwrap();
+    let (content, signing) = given(&fake).open().await.unwrap();
+    assert_eq!(signing.root(), &der(&new));
+    assert_eq!(content.in_force(&[]).len(), 2);
+}
+
+#[tokio::test]
+async fn what_has_not_settled_is_not_kept() {
+    let (old, new) = (made(), made());
+    let unsettled = content(&secret(&new, &[&new], Some(&[&old])));
+    assert!(kept::wanted(&unsettled).is_none());
+}
+
+#[tokio::test]
+async fn another_secret_than_before_goes_the_same_way_and_so_does_the_way_back() {
+    let fake = Fake::default();
+    let (first, own) = (made(), made());
+    put(&fake, &secret(&first, &[&first], None));
+    given(&fake).open().await.unwrap();
+    let other = Keeper {
+        secret: "own-ca".to_owned(),
+        ..given(&fake)
+    };
+    let path = PATH.replace("weft-ca", "own-ca");
+    let value = serde_json::to_value(secret(&own, &[&own], None)).unwrap();
+    fake.put(&path, value);
+    let (_, signing) = other.open().await.unwrap();
+    assert_eq!(signing.root(), &der(&first));
+    let spread = content(&secret(&own, &[&own], Some(&[&own])));
+    let wanted = kept::wanted(&spread).unwrap();
+    other.keep(&wanted).await.unwrap();
+    // The first one's annotation is of another time.
+    let (content, signing) = given(&fake).open().await.unwrap();
+    assert_eq!(signing.root(), &der(&own));
+    assert_eq!(content.settled, Some(vec![der(&own)]));
+    assert_eq!(annotation(&fake), own.certificate);
+}
+
+#[tokio::test]
+async fn a_root_that_nobody_holds_refuses_the_start_when_the_former_is_not_kept() {
+    let fake = Fake::default();
+    let (old, new) = (made(), made());
+    put(&fake, &secret(&old, &[&old], None));
+    given(&fake).open().await.unwrap();
+    for settled in [Some(&[&old][..]), None] {
+        fake.remove(KEPT_PATH);
+        put(&fake, &secret(&new, &[&new], settled));
+        let error = format!("{:#}", given(&fake).open().await.unwrap_err());
+        assert!(error.contains("is not kept: restore"), "{error}");
+    }
+    // Nothing was written, so that what is restored is what was.
+    assert!(fake.object(KEPT_PATH).is_none());
+    put(&fake, &secret(&old, &[&old, &new], None));
+    given(&fake).open().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_authority_that_has_expired_is_not_waited_with() {
+    let fake = Fake::default();
+    let old = made();
+    put(&fake, &secret(&old, &[&old], None));
+    given(&fake).open().await.unwrap();
+    let in_eleven_years = Wall::System.now() + Duration::from_secs(11 * 366 * 86_400);
+    let late = Keeper {
+        clock: Wall::fixed(in_eleven_years),
+        ..given(&fake)
+    };
+    let new = signing::make(DOMAIN, late.clock).unwrap();
+    put(&fake, &secret(&new, &[&new], None));
+    let (_, signing) = late.open().await.unwrap();
+    assert_eq!(signing.root(), &der(&new));
+}
+
+#[tokio::test]
+async fn a_lost_secret_that_is_given_up_is_followed_by_a_root_that_spreads_first() {
+    let fake = Fake::default();
+    let (first, _) = keeper(&fake).open().await.unwrap();
+    fake.remove(PATH);
+    keeper(&fake).open().await.unwrap_err();
+    let mut lease = fake.object(LEASE_PATH).unwrap();
+    lease["metadata"]["annotations"] = json!({});
+    fake.put(LEASE_PATH, lease);
+    let (content, signing) = keeper(&fake).open().await.unwrap();
+    assert_ne!(content.signing.root(), first.signing.root());
+    assert_eq!(signing.root(), first.signing.root());
+    assert_eq!(content.in_force(&[]).len(), 2);
 }

@@ -52,6 +52,7 @@ fn candidate(fake: &Fake, name: &str) -> Candidate {
         cluster: fake.named(name),
         clock: Wall::fixed(Duration::from_secs(1_800_000_000)),
         metrics: Metrics::default(),
+        holder: watch::Sender::new(None),
     };
     let (holds_in, holds) = watch::channel(false);
     let (release, released) = watch::channel(false);

@@ -3,24 +3,16 @@
 //!
 //! Asked by whoever writes them back. A proxy follows once it has acknowledged
 //! the newest content of what the object is about: the Service of a parent, the
-//! workloads that a policy selects. Only the proxies of this replica are known
-//! here, and the message says so.
+//! workloads that a policy selects. Other replicas have told of theirs; what
+//! they tell of another generation is not of this one, and while one is silent
+//! nobody says that all follow.
 
 use std::collections::BTreeMap;
 
 use crate::{
     model::{Condition, ConditionKind, Entry, Key, Kind, Name, Reason, Verdict},
-    serve::{hub::State, resource::ResourceName},
+    serve::hub::{Followers, State, Summary},
 };
-
-/// Of what one resource's subscribers have done with its newest content.
-#[derive(Debug, Default)]
-struct Followers {
-    all: usize,
-    applied: usize,
-    /// The first by name, and why.
-    rejected: Option<(Name, String)>,
-}
 
 impl State {
     /// Something of what `answers` says may be different.
@@ -34,7 +26,12 @@ impl State {
         if !self.synced || self.answered == seen {
             return None;
         }
-        let followers = self.followers();
+        // Without certificates, which are of no interest here.
+        let own = self.summary(u64::MAX)?;
+        let told: Vec<_> = [&own]
+            .into_iter()
+            .chain(self.replicas.summaries())
+            .collect();
         // What could not be taken is answered for what it is now, whatever of
         // it still holds.
         let mut all: BTreeMap<&Key, &Verdict> = self.index.verdicts().collect();
@@ -47,7 +44,7 @@ impl State {
             let mut verdict = verdict.clone();
             let generation = verdict.generation;
             for entry in &mut verdict.entries {
-                self.programme(key, generation, entry, &followers);
+                self.programme(key, generation, entry, &told);
             }
             (key.clone(), verdict)
         });
@@ -55,76 +52,58 @@ impl State {
     }
 
     /// What isn't accepted, nobody has to follow.
-    fn programme(
-        &self,
-        key: &Key,
-        generation: i64,
-        entry: &mut Entry,
-        followers: &BTreeMap<ResourceName, Followers>,
-    ) {
+    fn programme(&self, key: &Key, generation: i64, entry: &mut Entry, all: &[&Summary]) {
         let accepted = |it: &Condition| it.kind == ConditionKind::Accepted && it.holds;
         if !entry.conditions.iter().any(accepted) {
             return;
         }
-        let about = self.about(key, entry);
-        let found = about.iter().filter_map(|name| followers.get(name));
-        entry.conditions.push(programmed(generation, found));
+        let mut sum = Followers::default();
+        for summary in all {
+            let mut found = self.followers_in(summary, key, entry);
+            if summary.generations.get(key) != Some(&generation) {
+                (found.applied, found.rejected) = (0, None);
+            }
+            sum.add(&found);
+        }
+        entry
+            .conditions
+            .push(programmed(generation, &sum, self.replicas.silent()));
     }
 
-    fn about(&self, key: &Key, entry: &Entry) -> Vec<ResourceName> {
+    fn followers_in(&self, summary: &Summary, key: &Key, entry: &Entry) -> Followers {
         if key.kind == Kind::AccessPolicy {
-            let pods = self.index.pods_of_policy(&key.name);
-            return pods.into_iter().map(ResourceName::Workload).collect();
+            let mut found = Followers::default();
+            for pod in self.index.pods_of_policy(&key.name) {
+                let stream = summary.pods.get(&pod).and_then(|it| it.stream.as_ref());
+                if let Some(stream) = stream {
+                    found.count(&pod, &stream.workload);
+                }
+            }
+            return found;
         }
         let reference = &entry.reference;
         let namespace = reference.namespace.as_ref();
         let namespace = namespace.unwrap_or(&key.name.namespace);
-        vec![ResourceName::Service(Name::new(namespace, &reference.name))]
-    }
-
-    fn followers(&self) -> BTreeMap<ResourceName, Followers> {
-        let mut followers: BTreeMap<ResourceName, Followers> = BTreeMap::new();
-        for stream in self.streams.values().filter(|it| !it.is_gone()) {
-            for (name, interest) in &stream.interests {
-                if !matches!(name, ResourceName::Service(_) | ResourceName::Workload(_)) {
-                    continue;
-                }
-                let newest = self.shelf.find(name, &stream.view).map(|it| it.version);
-                let pod = &stream.caller.pod;
-                let it = followers.entry(name.clone()).or_default();
-                it.all += 1;
-                it.applied += usize::from(newest == Some(interest.acknowledged));
-                if let Some(rejected) = stream.rejects.get(name)
-                    && it.rejected.as_ref().is_none_or(|(first, _)| pod < first)
-                {
-                    it.rejected = Some((pod.clone(), rejected.reason.clone()));
-                }
-            }
-        }
-        followers
+        let service = Name::new(namespace, &reference.name);
+        summary.services.get(&service).cloned().unwrap_or_default()
     }
 }
 
-fn programmed<'a>(generation: i64, followers: impl Iterator<Item = &'a Followers>) -> Condition {
-    let (mut all, mut applied) = (0, 0);
-    let mut rejected: Option<&(Name, String)> = None;
-    for it in followers {
-        all += it.all;
-        applied += it.applied;
-        rejected = match (rejected, &it.rejected) {
-            (Some(first), Some(other)) => Some(first.min(other)),
-            (first, other) => first.or(other.as_ref()),
-        };
-    }
-    let count = format!("{applied} of {all} proxies of this replica apply generation {generation}");
-    let (holds, reason, message) = match rejected {
-        Some((pod, why)) => {
+fn programmed(generation: i64, of: &Followers, silent: Option<&str>) -> Condition {
+    let (all, applied) = (of.all, of.applied);
+    let count = format!("{applied} of {all} proxies apply generation {generation}");
+    let (holds, reason, message) = match (&of.rejected, silent) {
+        (Some((pod, why)), _) => {
             let message = format!("{count}; {pod} rejects it: {why}");
             (false, Reason::Rejected, message)
         }
-        None if all == 0 => (true, Reason::NoProxies, count),
-        None if applied == all => (true, Reason::Programmed, count),
-        None => (false, Reason::Pending, count),
+        (None, Some(replica)) => {
+            let message = format!("{count}; replica {replica} has not told of its proxies");
+            (false, Reason::Pending, message)
+        }
+        (None, None) if all == 0 => (true, Reason::NoProxies, count),
+        (None, None) if applied == all => (true, Reason::Programmed, count),
+        (None, None) => (false, Reason::Pending, count),
     };
     Condition {
         kind: ConditionKind::Programmed,

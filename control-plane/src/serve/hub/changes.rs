@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::{
     model::{BackendName, Change, Event, FileProblem},
     report,
+    roots::Fingerprint,
     serve::{
         hub::State,
         resource::ResourceName,
@@ -106,6 +107,13 @@ impl State {
     pub(crate) fn set_roots(&mut self, roots: Arc<[CertificateDer<'static>]>) {
         self.roots = roots;
         self.refresh(&ResourceName::TrustBundle, Instant::now());
+        self.stir();
+    }
+
+    /// In which every leaf ends that is signed from now on.
+    pub(crate) fn set_signer(&mut self, root: Fingerprint) {
+        self.signer = Some(root);
+        self.stir();
     }
 
     pub(super) fn refresh(&mut self, name: &ResourceName, now: Instant) {

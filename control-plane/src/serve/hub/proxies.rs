@@ -61,6 +61,7 @@ impl State {
 
     pub(crate) fn certified(&mut self, pod: Name, certified: Certified) {
         self.certificates.insert(pod, certified);
+        self.stir();
     }
 
     /// A stream for a caller that `recognize` has answered for. A pod has one:
@@ -305,7 +306,7 @@ impl State {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.acknowledge(applied);
             if !applied.is_empty() {
-                self.answered = self.answered.wrapping_add(1);
+                self.stir();
             }
             if let Some(since) = since {
                 self.metrics

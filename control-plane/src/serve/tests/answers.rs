@@ -3,8 +3,15 @@
 use weft_proto::v1::{self, Kind, watch_request::Message};
 
 use crate::{
-    model::{ConditionKind, Match, Name, Object, Parent, Reason, Reference, Route, Rule},
-    serve::tests::harness::*,
+    index::Index,
+    model::{
+        ConditionKind, Event, Key, Kind as ModelKind, Match, Name, Object, Parent, Reason,
+        Reference, Route, Rule,
+    },
+    serve::{
+        hub::{Followers, State, Summary},
+        tests::harness::*,
+    },
 };
 
 fn route(service: &str) -> Object {
@@ -41,7 +48,7 @@ async fn programmed(plane: &Plane) -> Option<(bool, Reason, String)> {
 }
 
 fn count(applied: usize, all: usize) -> String {
-    format!("{applied} of {all} proxies of this replica apply generation 3")
+    format!("{applied} of {all} proxies apply generation 3")
 }
 
 #[tokio::test]
@@ -108,4 +115,63 @@ async fn what_is_not_accepted_nobody_has_to_follow_and_what_has_not_moved_is_not
         .await
         .unwrap();
     assert_eq!(again.unwrap().1.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxies_of_other_replicas_count_when_they_follow_the_same_generation() {
+    let roots = [rustls_pki_types::CertificateDer::from(b"a root".to_vec())];
+    let metrics = crate::serve::metrics::Metrics::new();
+    let mut state = State::new(Index::new(&[]), DOMAIN, roots.into(), metrics);
+    let mut events: Vec<_> = shop().into_iter().map(Event::Apply).collect();
+    events.push(Event::Apply(route("cart")));
+    state.apply(events);
+    state.synced();
+    let programmed = |state: &State| {
+        let (_, answers) = state.answers(0).unwrap();
+        let conditions = answers[0].1.entries[0].conditions.clone();
+        let found = conditions
+            .into_iter()
+            .find(|it| it.kind == ConditionKind::Programmed);
+        let found = found.unwrap();
+        (found.holds, found.reason, found.message)
+    };
+    let told = |generation, rejected: Option<&str>| {
+        let key = Key {
+            kind: ModelKind::HttpRoute,
+            name: Name::new("shop", "cart"),
+        };
+        let followers = Followers {
+            all: 3,
+            applied: 3 - rejected.iter().count(),
+            rejected: rejected.map(|why| (Name::new("shop", "web-0"), why.to_owned())),
+        };
+        Some(Summary {
+            services: [(Name::new("shop", "cart"), followers)].into(),
+            generations: [(key, generation)].into(),
+            ..Summary::default()
+        })
+    };
+    let others = ["b".to_owned()];
+    state.expect_replicas(&others);
+    // It has only just come.
+    let nobody = (true, Reason::NoProxies, count(0, 0));
+    assert_eq!(programmed(&state), nobody);
+    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    state.expect_replicas(&others);
+    let silent = format!("{}; replica b has not told of its proxies", count(0, 0));
+    assert_eq!(programmed(&state), (false, Reason::Pending, silent));
+
+    state.reported("b", 1, told(2, Some("of the generation before")));
+    state.expect_replicas(&others);
+    let pending = (false, Reason::Pending, count(0, 3));
+    assert_eq!(programmed(&state), pending);
+    state.reported("b", 2, told(3, None));
+    let all = (true, Reason::Programmed, count(3, 3));
+    assert_eq!(programmed(&state), all);
+    state.reported("b", 3, told(3, Some("no such filter")));
+    let message = format!("{}; shop/web-0 rejects it: no such filter", count(2, 3));
+    assert_eq!(programmed(&state), (false, Reason::Rejected, message));
+    // Its proxies are elsewhere by now.
+    state.expect_replicas(&[]);
+    assert_eq!(programmed(&state), nobody);
 }

@@ -49,6 +49,7 @@ use crate::{
         hub::{Hub, State},
         identity::Identity,
         metrics::Metrics,
+        replicas::Replicas,
         session::Context,
         tls::{Signed, Tls},
     },
@@ -68,6 +69,8 @@ pub(crate) struct Plane {
     _roots: watch::Sender<Roots>,
     pub(crate) tls: watch::Sender<Arc<Tls>>,
     pub(crate) going: watch::Sender<bool>,
+    /// The Lease.
+    pub(crate) holds: watch::Sender<bool>,
     pub(crate) metrics: Metrics,
     _tasks: [Task; 2],
 }
@@ -121,7 +124,7 @@ impl Plane {
         let Address::Tcp(address) = listener.address().unwrap() else {
             panic!()
         };
-        let clock = Wall::System;
+        let (clock, holds) = (Wall::System, watch::Sender::new(true));
         let acceptor = Acceptor {
             listener,
             tls: tls_out.clone(),
@@ -144,8 +147,15 @@ impl Plane {
             going: going_out.clone(),
             metrics: metrics.clone(),
         });
+        let replicas = Replicas {
+            hub: hub.clone(),
+            holds: holds.subscribe(),
+            tls: tls.subscribe(),
+            clock,
+            trust_domain: DOMAIN.to_owned(),
+        };
         let serve = async move {
-            crate::serve::run(acceptor, service, discovery, going_out)
+            crate::serve::run(acceptor, service, discovery, (Some(replicas), going_out))
                 .await
                 .unwrap()
         };
@@ -158,6 +168,7 @@ impl Plane {
             _roots: roots,
             tls,
             going,
+            holds,
             metrics,
             _tasks: tasks,
         }
