@@ -1,4 +1,4 @@
-use super::*;
+use super::{content::SETTLES, *};
 use crate::{
     cluster::fake::Fake,
     runtime::{self, Task},
