@@ -3,8 +3,6 @@
 
 use crate::{kubernetes::Said, namespace::Namespace};
 
-pub(crate) const IMAGE: &str = "registry.k8s.io/gateway-api/echo-advanced:v1.5.1";
-
 /// A pod's container `echo`, indented for `spec.containers`. It goes on serving
 /// while endpoints forget it, as applications must with or without a mesh.
 pub(crate) const CONTAINER: &str = r#"

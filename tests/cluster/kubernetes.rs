@@ -64,6 +64,13 @@ pub(crate) fn kubectl(args: &[&str]) -> Said {
     kubectl_with(args, "")
 }
 
+/// What takes longer than a request: so many seconds.
+#[track_caller]
+pub(crate) fn kubectl_for(seconds: usize, args: &[&str]) -> Said {
+    let timeout = format!("--request-timeout={seconds}s");
+    run("kubectl", &[&[timeout.as_str()], args].concat(), "")
+}
+
 /// With something on its standard input.
 #[track_caller]
 pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {

@@ -1,65 +1,71 @@
 //! Traffic at a fixed rate from a pod of the mesh, and what became of it.
 //!
-//! By the Service's address: what a name server owes isn't the mesh's.
+//! By the Service's address: what a name server owes isn't the mesh's. And by
+//! `kubectl exec`, since a container's log may lose its end.
 
-use crate::{echo, namespace::Namespace};
+use std::thread::{self, JoinHandle};
+
+use crate::{
+    echo,
+    kubernetes::{Said, kubectl_for},
+    namespace::Namespace,
+};
 
 const RATE: usize = 200;
 
 /// Three callers, one for each protocol, that end by themselves.
 #[derive(Debug)]
-pub(crate) struct Load<'a> {
-    namespace: &'a Namespace,
+pub(crate) struct Load {
+    callers: Vec<(&'static str, JoinHandle<Said>)>,
     requests: usize,
 }
 
 /// For `ADDRESS` stands the Service's.
-const CALLERS: [(&str, &str); 3] = [
-    ("http1", "[--http2=false, 'http://ADDRESS/']"),
-    ("http2", "[--http2, 'http://ADDRESS/']"),
-    ("grpc", "['grpc://ADDRESS:7070']"),
+const CALLERS: [(&str, &[&str]); 3] = [
+    ("http1", &["--http2=false", "http://ADDRESS/"]),
+    ("http2", &["--http2", "http://ADDRESS/"]),
+    ("grpc", &["grpc://ADDRESS:7070"]),
 ];
 
-impl<'a> Load<'a> {
+impl Load {
     /// Starts them, each at 200 requests a second for so long.
-    pub(crate) fn start(namespace: &'a Namespace, seconds: usize) -> Self {
+    pub(crate) fn start(namespace: &Namespace, seconds: usize) -> Self {
+        namespace.apply(&echo::deployment("load", 1));
+        namespace.ready("deployment/load");
         let requests = seconds * RATE;
         // Of the whole set, not of one request.
         let patience = seconds * 2 + 60;
         let address = namespace.get("service/cart", "{.spec.clusterIP}");
-        for (name, arguments) in CALLERS {
-            let arguments = arguments.replace("ADDRESS", &address);
-            let image = echo::IMAGE;
-            namespace.apply(&format!(
-                "apiVersion: batch/v1
-kind: Job
-metadata: {{name: load-{name}}}
-spec:
-  backoffLimit: 0
-  template:
-    metadata: {{labels: {{app: load, protocol: {name}}}}}
-    spec:
-      restartPolicy: Never
-      containers:
-      - name: echo
-        image: {image}
-        imagePullPolicy: IfNotPresent
-        command: [client, --qps={RATE}, --count={requests}, --timeout={patience}s]
-        args: {arguments}
-"
-            ));
-        }
-        namespace
-            .kubectl(&[
-                "wait",
-                "--for=condition=Ready",
-                "pod",
-                "--selector=app=load",
-                "--timeout=60s",
-            ])
-            .text();
+        let callers = CALLERS.map(|(name, arguments)| {
+            let fixed = [
+                "--namespace",
+                namespace.name,
+                "exec",
+                "deployment/load",
+                "--container=echo",
+                "--",
+                "client",
+            ];
+            let pace = [
+                format!("--qps={RATE}"),
+                format!("--count={requests}"),
+                format!("--timeout={patience}s"),
+            ];
+            let arguments = arguments.iter().map(|it| it.replace("ADDRESS", &address));
+            let command: Vec<String> = fixed
+                .map(str::to_owned)
+                .into_iter()
+                .chain(pace)
+                .chain(arguments)
+                .collect();
+            let caller = thread::spawn(move || {
+                let command: Vec<&str> = command.iter().map(String::as_str).collect();
+                kubectl_for(patience + 30, &command)
+            });
+            (name, caller)
+        });
         Self {
-            namespace,
+            callers: callers.into(),
             requests,
         }
     }
@@ -70,28 +76,18 @@ spec:
     /// If a request of any had another answer than success, with the first that had.
     #[track_caller]
     pub(crate) fn assert_lost_nothing(self) {
-        for (name, _) in CALLERS {
-            let job = format!("job/load-{name}");
-            let wait_for = |what: &str, timeout: &str| {
-                let (what, timeout) = (format!("--for={what}"), format!("--timeout={timeout}"));
-                self.namespace.kubectl(&["wait", &what, &job, &timeout]).ok
-            };
-            // Any, whose first is the verdict before the end.
-            wait_for("jsonpath={.status.conditions[0].type}", "420s");
-            let complete = wait_for("condition=Complete", "20s");
-            let log = self
-                .namespace
-                .kubectl(&["logs", &job, "--container=echo", "--tail=-1"])
-                .text();
-            let good = log
+        for (name, caller) in self.callers {
+            let said = caller.join().unwrap();
+            let good = said
+                .out
                 .lines()
                 .filter(|line| line.ends_with("StatusCode=200"))
                 .count();
-            let bad = log.lines().find(|line| {
+            let bad = said.out.lines().chain(said.err.lines()).find(|line| {
                 line.contains("rror") || line.contains("StatusCode=") && !line.ends_with("=200")
             });
             assert!(
-                complete && good == self.requests,
+                said.ok && good == self.requests,
                 "{name}: {good} of {} succeeded; first other: {bad:?}",
                 self.requests
             );

@@ -4,16 +4,24 @@
 use std::{sync::OnceLock, time::Duration};
 
 use tokio::time::Instant;
+use weft_tests::wait;
 
 use crate::kubernetes::{Said, kubectl, root, run};
 
 pub(crate) const SYSTEM: &str = "weft-system";
 
+/// Of any content, for the webhook to look at.
+const POLICY: &str = "apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: looked-at, namespace: default}
+spec: {targetRefs: [{kind: Namespace, name: default}], mtls: Permissive}
+";
+
 static MESH: OnceLock<Mesh> = OnceLock::new();
 
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    /// From `helm install` until the control plane was ready.
+    /// From `helm install` until the control plane was ready and its webhook reached.
     pub(crate) installed_in: Duration,
 }
 
@@ -26,6 +34,15 @@ pub(crate) fn mesh() -> &'static Mesh {
         let began = Instant::now();
         helm("helm4", &["install"]).text();
         wait_for_control_plane();
+        // Nodes learn a moment later where the webhook is.
+        wait::until("the webhook", || {
+            let said = run(
+                "kubectl",
+                &["create", "--dry-run=server", "-f", "-"],
+                POLICY,
+            );
+            said.ok.then_some(())
+        });
         Mesh {
             installed_in: began.elapsed(),
         }
