@@ -6,7 +6,6 @@ use weft_tests::wait;
 
 use crate::{
     echo::{self, Answer},
-    kubernetes::kubectl,
     namespace::Namespace,
 };
 
@@ -230,17 +229,8 @@ fn a_route_that_the_mesh_cannot_read_stops_no_other() {
         let answer = shop.call("deployment/web", &["http://shop/"]);
         answer.0.out.contains("X-Later:seen").then_some(())
     });
-    let foreign = kubectl(&[
-        "--namespace",
-        shop.name,
-        "get",
-        "httproute",
-        "foreign",
-        "--output=yaml",
-    ])
-    .text();
-    assert!(
-        foreign.contains("weft.dev/mesh"),
-        "no status tells why:\n{foreign}"
-    );
+    wait::until("a status that tells why", || {
+        let foreign = shop.kubectl(&["get", "httproute", "foreign", "--output=yaml"]);
+        foreign.text().contains("weft.dev/mesh").then_some(())
+    });
 }
