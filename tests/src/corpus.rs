@@ -27,8 +27,8 @@ pub struct Case {
     pub input: Vec<u8>,
     /// What the next hop gets.
     pub forwarded: Vec<u8>,
-    /// Or a beginning of this: a message too long for one read is on its way
-    /// before its fault is seen.
+    /// Or a beginning of this: where the fault comes late, the head may be on
+    /// its way.
     pub begun: Vec<u8>,
 }
 
