@@ -143,9 +143,15 @@ fn incomplete(rig: &Rig, case: &Case, count: usize) -> Result<usize, String> {
         Ok(answer) => return Err(format!("answered {}", answer.status)),
         Err(_) => 0,
     };
-    let came = http1::read_requests([&rig.app.take()[..]]);
-    if came.messages.len() > count {
-        return Err(format!("arrived as whole: {:?}", came.messages));
+    // Connection by connection: what is left of another case must not end this one's.
+    let came: Vec<_> = rig
+        .app
+        .take_by_connection()
+        .iter()
+        .flat_map(|bytes| http1::read_requests([&bytes[..]]).messages)
+        .collect();
+    if came.len() > count {
+        return Err(format!("arrived as whole: {came:?}"));
     }
     Ok(told)
 }

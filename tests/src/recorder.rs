@@ -5,6 +5,7 @@
 //! a test opened in a pod.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard},
@@ -36,13 +37,20 @@ pub struct Recorder {
 
 #[derive(Default, Debug)]
 struct Heard {
-    bytes: Mutex<Vec<u8>>,
+    pieces: Mutex<Vec<Piece>>,
     connections: Mutex<usize>,
 }
 
+/// What one read brought.
+#[derive(Debug)]
+struct Piece {
+    connection: usize,
+    bytes: Vec<u8>,
+}
+
 impl Heard {
-    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().expect("no connection panics")
+    fn pieces(&self) -> MutexGuard<'_, Vec<Piece>> {
+        self.pieces.lock().expect("no connection panics")
     }
 }
 
@@ -64,9 +72,13 @@ impl Recorder {
         let accepting = thread::spawn(move || {
             for stream in own.incoming() {
                 let Ok(stream) = stream else { return };
-                *to.connections.lock().expect("no connection panics") += 1;
+                let connection = {
+                    let mut connections = to.connections.lock().expect("no connection panics");
+                    *connections += 1;
+                    *connections
+                };
                 let (to, script) = (Arc::clone(&to), Arc::clone(&script));
-                thread::spawn(move || serve(stream, &to, &*script));
+                thread::spawn(move || serve(stream, connection, &to, &*script));
             }
         });
         Self {
@@ -103,13 +115,25 @@ impl Recorder {
     /// All that came, over every connection, in the order of arrival.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        self.heard.bytes().clone()
+        joined(&self.heard.pieces())
     }
 
     /// The same, and forgets it.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.heard.bytes())
+        joined(&std::mem::take(&mut *self.heard.pieces()))
+    }
+
+    /// The same, what each connection brought by itself.
+    #[must_use]
+    pub fn take_by_connection(&self) -> Vec<Vec<u8>> {
+        let mut came = BTreeMap::<usize, Vec<u8>>::new();
+        for piece in std::mem::take(&mut *self.heard.pieces()) {
+            came.entry(piece.connection)
+                .or_default()
+                .extend(piece.bytes);
+        }
+        came.into_values().collect()
     }
 
     /// Connections so far.
@@ -120,6 +144,13 @@ impl Recorder {
     pub fn connections(&self) -> usize {
         *self.heard.connections.lock().expect("no connection panics")
     }
+}
+
+fn joined(pieces: &[Piece]) -> Vec<u8> {
+    pieces
+        .iter()
+        .flat_map(|piece| piece.bytes.iter().copied())
+        .collect()
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -149,12 +180,20 @@ fn whole_requests(said: &[u8]) -> usize {
     }
 }
 
-fn serve(mut stream: TcpStream, heard: &Heard, script: &(dyn Fn(&[u8]) -> Say + Send + Sync)) {
+fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    heard: &Heard,
+    script: &(dyn Fn(&[u8]) -> Say + Send + Sync),
+) {
     let mut buffer = vec![0; 64 * 1024];
     let mut unanswered = Vec::new();
     while let Ok(read @ 1..) = stream.read(&mut buffer) {
         let fresh = buffer.get(..read).unwrap_or_default();
-        heard.bytes().extend_from_slice(fresh);
+        heard.pieces().push(Piece {
+            connection,
+            bytes: fresh.to_vec(),
+        });
         unanswered.extend_from_slice(fresh);
         let (bytes, is_last) = match script(&unanswered) {
             Say::Wait => continue,
