@@ -7,7 +7,7 @@ use weft_tests::wait;
 
 use crate::{
     echo,
-    kubernetes::{kubectl, on_node},
+    kubernetes::kubectl,
     mesh::{SYSTEM, helm, mesh, wait_for_control_plane},
     namespace::Namespace,
     wire::Capture,
@@ -49,12 +49,11 @@ fn on_the_wire_a_request_is_ciphertext_and_without_the_mesh_it_is_not() {
         namespace.ready("deployment/cart");
         let cart = namespace.pod("app=cart");
         let node = namespace.get(&format!("pod/{cart}"), "{.spec.nodeName}");
-        let Some(command) = on_node(&node) else {
+        let address = namespace.get(&format!("pod/{cart}"), "{.status.podIP}");
+        let Some(capture) = Capture::start(&node, &address) else {
             eprintln!("SKIPPED: a capture needs a node of ours");
             return;
         };
-        let address = namespace.get(&format!("pod/{cart}"), "{.status.podIP}");
-        let capture = Capture::start(command, &address);
         // Without a mesh a Service may be unknown to its node for a moment.
         wait::until("the request", || {
             let marked = ["http://cart/", "--header=marker: seen-on-the-wire"];
