@@ -11,6 +11,7 @@ use crate::{demo, run};
 
 pub(crate) mod asking;
 mod ca;
+mod certify;
 mod check;
 mod explain;
 mod inject;
@@ -44,6 +45,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Rotates the root of a mesh in a cluster.
     Ca(ca::Arguments),
+    /// Asks a control plane for a certificate, as the proxy of a new pod does; `helm test` runs it.
+    Certify(certify::Arguments),
     /// Finds what is wrong: with manifests by file and field, or with a running mesh.
     Check(check::Arguments),
     /// Mints a service-account token for a pod of a mesh without a cluster.
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
+        Command::Certify(arguments) => certify::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };

@@ -7,7 +7,7 @@ use weft_tests::wait;
 
 use crate::{
     echo,
-    kubernetes::kubectl,
+    kubernetes::{kubectl, run},
     mesh::{SYSTEM, helm, mesh, wait_for_control_plane},
     namespace::Namespace,
     wire::Capture,
@@ -101,4 +101,16 @@ fn the_control_plane_asks_for_nothing_that_its_roles_refuse() {
     .map(str::to_owned)
     .collect::<Vec<_>>();
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn helm_test_sees_a_pod_get_its_certificate() {
+    mesh();
+    let test = ["test", "weft", "--namespace", SYSTEM, "--timeout=240s"];
+    let said = run("helm4", &test, "").text();
+    let phase = said.lines().find_map(|it| it.strip_prefix("Phase:"));
+    assert_eq!(phase.map(str::trim), Some("Succeeded"), "{said}");
+    // It cleans up behind itself.
+    let left = ["--namespace", SYSTEM, "get", "pod/weft-test-certify"];
+    assert!(!kubectl(&left).ok);
 }

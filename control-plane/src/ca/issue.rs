@@ -176,6 +176,14 @@ impl Authority {
     }
 }
 
+/// A request for a certificate, and the public key (RFC 5280 §4.1.2.7) that it
+/// is for; of whoever only wants to see whether there is an answer.
+pub(crate) fn request() -> Result<(Vec<u8>, Vec<u8>), Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let request = CertificateParams::default().serialize_request(&key)?;
+    Ok((request.der().to_vec(), key.subject_public_key_info()))
+}
+
 /// What every leaf says, valid from and to these times since the epoch.
 pub(super) fn leaf(
     identity: &str,

@@ -154,7 +154,10 @@ fn read<T: DeserializeOwned>(
     serde_json::from_slice(&body).context("the answer can't be read")
 }
 
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> anyhow::Result<Bytes> {
+pub(super) async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    target: &str,
+) -> anyhow::Result<Bytes> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(target)

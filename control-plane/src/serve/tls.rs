@@ -87,6 +87,23 @@ fn provider() -> CryptoProvider {
     }
 }
 
+/// Towards any replica, of one that has no certificate yet.
+pub(crate) fn newcomer(
+    roots: &[CertificateDer<'static>],
+    trust_domain: &str,
+) -> Result<Arc<ClientConfig>, Error> {
+    let config = replica::config(None, store(roots)?, Arc::new(provider()), trust_domain)?;
+    Ok(Arc::new(config))
+}
+
+fn store(roots: &[CertificateDer<'static>]) -> Result<rustls::RootCertStore, rustls::Error> {
+    let mut store = rustls::RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone())?;
+    }
+    Ok(store)
+}
+
 impl Tls {
     pub(crate) fn new(
         chain: Vec<CertificateDer<'static>>,
@@ -95,17 +112,14 @@ impl Tls {
         trust_domain: &str,
     ) -> Result<Self, Error> {
         let provider = Arc::new(provider());
-        let mut store = rustls::RootCertStore::empty();
-        for root in roots {
-            store.add(root.clone())?;
-        }
+        let store = store(roots)?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(store.clone()), provider.clone())
                 .allow_unauthenticated()
                 .clear_root_hint_subjects()
                 .build()?;
-        let pair = (chain.clone(), key.clone_key());
-        let to_replica = replica::config(pair, store, provider.clone(), trust_domain)?;
+        let own = Some((chain.clone(), key.clone_key()));
+        let to_replica = replica::config(own, store, provider.clone(), trust_domain)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier.clone())

@@ -1,5 +1,5 @@
-//! Towards another replica of the control plane: the same certificate, and only
-//! the same identity at the other end.
+//! Towards a replica of the control plane: only its identity at the other end.
+//! Another replica comes with the same certificate, who has none yet without.
 //!
 //! Part of `tls`. Replicas are reached by the addresses of their pods, so no
 //! name is looked at; who has the control plane's identity is one.
@@ -21,8 +21,9 @@ use tokio_rustls::rustls::{
 
 use crate::identity;
 
+/// `own`: what we show; `None` before there is any.
 pub(super) fn config(
-    (chain, key): (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     roots: RootCertStore,
     provider: Arc<CryptoProvider>,
     trust_domain: &str,
@@ -32,11 +33,14 @@ pub(super) fn config(
         provider: provider.clone(),
         identity: identity::control_plane(trust_domain),
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(chain, key)?;
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match own {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would outlive the bundle that admitted it.
     config.resumption = Resumption::disabled();
