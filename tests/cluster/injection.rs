@@ -2,7 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::{echo, namespace::Namespace};
+use weft_tests::wait;
+
+use crate::{
+    echo,
+    kubernetes::{Said, run},
+    mesh::{SYSTEM, helm, wait_for_control_plane},
+    namespace::Namespace,
+};
 
 /// A caller that ends: its first line is a request.
 const FIRST_LINE: &str = "restartPolicy: Never
@@ -179,4 +186,82 @@ fn starts(name: &'static str, count: usize) {
         .filter(|line| line.ends_with("StatusCode=200"))
         .count();
     assert_eq!(answered, count);
+}
+
+/// What the webhook makes of a pod, which is then not kept.
+fn secrets_of_a_pod(namespace: &Namespace, annotations: &str) -> Said {
+    let pod = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: asked, annotations: {{{annotations}}}}}
+spec: {{imagePullSecrets: [{{name: own}}], containers: [{{name: app, image: registry.example/app}}]}}
+"
+    );
+    let path = "--output=jsonpath={.spec.imagePullSecrets[*].name}";
+    let create = ["create", "--dry-run=server", "--filename=-", path];
+    let named = [&["--namespace", namespace.name], &create[..]].concat();
+    run("kubectl", &named, &pod)
+}
+
+/// Puts the chart's own values back, whatever happens.
+struct Upgraded;
+
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        run("helm4", &["rollback", "weft", "--namespace", SYSTEM], "");
+    }
+}
+
+#[test]
+fn pull_secrets_of_the_chart_stand_beside_a_pods_own_unless_it_names_others() {
+    let pulled = Namespace::meshed("pulled");
+    assert_eq!(secrets_of_a_pod(&pulled, "").text(), "own");
+    helm(
+        "helm4",
+        &["upgrade", "--set", "proxy.pullSecrets={registry,mirror}"],
+    )
+    .text();
+    let upgraded = Upgraded;
+    wait_for_control_plane();
+    // A replica that ends serves on for a moment.
+    let mut seen = None;
+    let held = wait::within(wait::PATIENCE, || {
+        let names = secrets_of_a_pod(&pulled, "").out;
+        let held = names == "own registry mirror";
+        seen = Some(names);
+        held.then_some(())
+    });
+    assert!(held.is_some(), "a pod has {seen:?}");
+    let named = secrets_of_a_pod(&pulled, "weft.dev/proxy-pull-secrets: other").text();
+    assert_eq!(named, "own other");
+    drop(upgraded);
+    wait_for_control_plane();
+}
+
+/// Less than what a proxy has by default, more than it needs.
+const LIMITED: &str = "apiVersion: v1
+kind: LimitRange
+metadata: {name: narrow}
+spec:
+  limits:
+  - type: Container
+    default: {cpu: 200m, memory: 96Mi}
+    defaultRequest: {cpu: 100m, memory: 48Mi}
+    min: {cpu: 50m, memory: 16Mi}
+    max: {cpu: 250m, memory: 128Mi}
+    maxLimitRequestRatio: {cpu: '4', memory: '4'}
+";
+
+#[test]
+fn where_a_limit_range_is_narrow_an_injected_pod_is_admitted_and_runs() {
+    let narrow = Namespace::meshed("narrow");
+    narrow.apply(LIMITED);
+    narrow.apply(&echo::workload("cart", 1));
+    narrow.ready("deployment/cart");
+    let cart = narrow.pod("app=cart");
+    assert_meshed(&narrow, &cart);
+    let of_proxy = "{.spec.initContainers[?(@.name==\"weft-proxy\")].resources";
+    let of = |part: &str| narrow.get(&format!("pod/{cart}"), &format!("{of_proxy}{part}}}"));
+    assert_eq!(of(".limits.cpu"), "250m");
+    assert_eq!(of(".limits.memory"), "128Mi");
 }

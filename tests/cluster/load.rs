@@ -28,10 +28,15 @@ const CALLERS: [(&str, &[&str]); 3] = [
 ];
 
 impl Load {
-    /// Starts them, each at 200 requests a second for so long.
+    /// Starts them in a pod of their own, each at 200 requests a second for so long.
     pub(crate) fn start(namespace: &Namespace, seconds: usize) -> Self {
         namespace.apply(&echo::deployment("load", 1));
         namespace.ready("deployment/load");
+        Self::in_pod(namespace, "deployment/load", seconds)
+    }
+
+    /// The same from a pod that is there already.
+    pub(crate) fn in_pod(namespace: &Namespace, pod: &str, seconds: usize) -> Self {
         let requests = seconds * RATE;
         // Of the whole set, not of one request.
         let patience = seconds * 2 + 60;
@@ -41,7 +46,7 @@ impl Load {
                 "--namespace",
                 namespace.name,
                 "exec",
-                "deployment/load",
+                pod,
                 "--container=echo",
                 "--",
                 "client",
@@ -68,6 +73,11 @@ impl Load {
             callers: callers.into(),
             requests,
         }
+    }
+
+    /// Whether none of them has ended.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.callers.iter().all(|(_, it)| !it.is_finished())
     }
 
     /// Waits for their end.

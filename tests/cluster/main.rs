@@ -27,4 +27,5 @@ mod outages;
 mod quick_start;
 mod rolling;
 mod routes;
+mod verbs;
 mod wire;
