@@ -8,6 +8,7 @@
 //!
 //! Synchronous: no I/O, no clock, no rebuild of the world.
 
+mod accounts;
 mod dirty;
 mod endpoints;
 mod left_out;
@@ -26,6 +27,7 @@ mod workloads;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use crate::model::{
@@ -48,8 +50,8 @@ pub struct Index {
 /// A Service's endpoints, and which candidate brought which.
 #[derive(Debug, Default)]
 struct Joined {
-    ports: BTreeMap<u16, BTreeMap<String, Endpoint>>,
-    candidates: BTreeMap<Reference, Vec<(u16, String)>>,
+    ports: BTreeMap<u16, BTreeMap<Arc<str>, Endpoint>>,
+    candidates: BTreeMap<Reference, Vec<(u16, Arc<str>)>>,
 }
 
 impl Index {
@@ -279,7 +281,7 @@ impl Index {
             return;
         };
         let now = endpoints::of_candidate(&self.tables, service, candidate);
-        let change = |port: u16, uid: String| Change::Endpoints {
+        let change = |port: u16, uid: Arc<str>| Change::Endpoints {
             backend: BackendName {
                 service: name.clone(),
                 port,

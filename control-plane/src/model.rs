@@ -9,14 +9,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
 
+mod name;
 mod origin;
 mod policy;
 mod resolved;
 mod route;
 mod verdict;
 
+pub use name::{Name, Named};
 pub use origin::{Moved, Origin};
 pub use policy::{
     AccessPolicy, AccessRule, AccessTarget, BackendPolicy, BackendPolicyObject, LoadBalancing,
@@ -31,28 +34,6 @@ pub use route::{
     Rule, TextMatch,
 };
 pub use verdict::{CONTROLLER, Condition, ConditionKind, Entry, Reason, Reference, Verdict};
-
-/// "namespace/name".
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Name {
-    pub namespace: String,
-    pub name: String,
-}
-
-impl Name {
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// A service's port, as a destination.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -254,11 +235,13 @@ pub struct Pod {
     /// `metadata.uid`; where a manifest has none, the source derives one from
     /// what makes the pod another one: its name, addresses and account.
     pub uid: String,
-    pub labels: Labels,
+    /// Replicas have these in common, ports and probes too: a source that has
+    /// many keeps each once.
+    pub labels: Arc<Labels>,
     pub service_account: String,
     pub addresses: Vec<IpAddr>,
     /// Container ports by name, for named target ports.
-    pub ports: BTreeMap<String, u16>,
+    pub ports: Arc<BTreeMap<String, u16>>,
     /// What its own label `weft.dev/inject` says; `None`: its namespace decides.
     pub inject: Option<bool>,
     /// What that label says where `inject` is what the webhook has done: a pod
@@ -279,17 +262,17 @@ pub struct Pod {
     /// Inbound ports that its redirection leaves out.
     pub excluded_ports: BTreeSet<u16>,
     /// What probes it, with named ports resolved.
-    pub probes: Vec<Probe>,
+    pub probes: Arc<Vec<Probe>>,
 }
 
 /// A container's liveness, readiness or startup probe over the network.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Probe {
     pub port: u16,
     pub kind: ProbeKind,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum ProbeKind {
     Tcp,
     Grpc,

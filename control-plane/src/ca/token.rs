@@ -151,10 +151,7 @@ impl Key {
             return Err(Error::Token("a name in it is none"));
         }
         Ok(Claimed {
-            pod: Name {
-                namespace,
-                name: pod.name,
-            },
+            pod: Name::new(&namespace, &pod.name),
             uid: pod.uid,
             service_account: serviceaccount.name,
         })

@@ -146,7 +146,7 @@ impl Dirty {
             return;
         };
         let kept = other.filter(|other| other.service == it.service && other.ports == it.ports);
-        let kept = kept.map(|other| Slice::new(other.clone()));
+        let kept = kept.map(|other| Slice::new(other.clone(), |name| name));
         for reference in slice.references() {
             let same = kept
                 .as_ref()

@@ -149,10 +149,10 @@ pub(super) fn of_pod(
     let meshed = is_meshed(tables, pod);
     let name = &pod.name;
     Endpoint {
-        uid: format!("{name}/{}:{}", pod.uid, address.port()),
+        uid: format!("{name}/{}:{}", pod.uid, address.port()).into(),
         address,
         pod: name.clone(),
-        identity: meshed.then(|| Name::new(&name.namespace, &pod.service_account)),
+        identity: meshed.then(|| tables.accounts.of(pod)),
         mesh: meshed && !pod.excluded_ports.contains(&address.port()),
         protocol,
         node: pod.node.clone(),
@@ -255,7 +255,7 @@ fn from_listing(
         None => {
             let address = SocketAddr::new(*entry.addresses.first()?, number);
             Some(Endpoint {
-                uid: address.to_string(),
+                uid: address.to_string().into(),
                 address,
                 pod: Name::default(),
                 identity: None,

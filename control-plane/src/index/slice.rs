@@ -20,12 +20,16 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    pub(super) fn new(slice: EndpointSlice) -> Self {
-        let mut by_reference = HashMap::new();
+    /// `known` has the same name where somebody has it already.
+    pub(super) fn new(slice: EndpointSlice, known: impl Fn(Name) -> Name) -> Self {
+        let mut by_reference = HashMap::with_capacity(slice.endpoints.len());
         for (index, endpoint) in slice.endpoints.iter().enumerate() {
-            if let Some(reference) = references(&slice.name.namespace, endpoint) {
-                by_reference.entry(reference).or_insert(index);
-            }
+            let reference = match references(&slice.name.namespace, endpoint) {
+                Some(Reference::Pod(name)) => Reference::Pod(known(name)),
+                Some(address) => address,
+                None => continue,
+            };
+            by_reference.entry(reference).or_insert(index);
         }
         Self {
             slice,

@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(super) use super::slice::{Reference, Slice};
-use super::{ranges::Ranges, sets::Sets};
+use super::{accounts::Accounts, ranges::Ranges, sets::Sets};
 use crate::model::{
     AccessPolicy, AccessTarget, BackendPolicyObject, EndpointSlice, Key, Kind, Labels, Name,
     Namespace, Node, Object, Pod, Route, Service, ServiceRange,
@@ -51,6 +51,7 @@ pub(super) struct Tables {
     pub(super) pods_by_ip: Sets<IpAddr>,
     pub(super) pods_by_namespace: Sets<String>,
     pods_by_node: Sets<String>,
+    pub(super) accounts: Accounts,
     pods_by_label: Sets<Label>,
     /// By one label of the selector, the rarest when it was entered.
     services_by_label: Sets<Label>,
@@ -230,7 +231,7 @@ impl Tables {
             self.pods_by_ip.insert(ip, &it.name);
             self.ranges.claim(ip);
         }
-        for label in &it.labels {
+        for label in it.labels.iter() {
             self.pods_by_label
                 .insert(Label::new(&it.name.namespace, label), &it.name);
         }
@@ -239,6 +240,7 @@ impl Tables {
         if !it.node.is_empty() {
             self.pods_by_node.insert(it.node.clone(), &it.name);
         }
+        self.accounts.claim(&it);
         self.pods.insert(it.name.clone(), it);
     }
 
@@ -250,16 +252,21 @@ impl Tables {
             self.pods_by_ip.remove(&ip, name);
             self.ranges.release(ip);
         }
-        for label in &it.labels {
+        for label in it.labels.iter() {
             self.pods_by_label
                 .remove(&Label::new(&name.namespace, label), name);
         }
         self.pods_by_namespace.remove(&name.namespace, name);
         self.pods_by_node.remove(&it.node, name);
+        self.accounts.release(&it);
     }
 
     fn insert_slice(&mut self, it: EndpointSlice) {
-        let it = Slice::new(it);
+        let known = |name: Name| match self.pods.get(&name) {
+            Some(pod) => pod.name.clone(),
+            None => name,
+        };
+        let it = Slice::new(it, known);
         let name = it.slice.name.clone();
         self.slices_by_service.insert(it.service(), &name);
         for reference in it.references() {

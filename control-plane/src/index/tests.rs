@@ -60,7 +60,7 @@ fn pod(pod: &str, ip: &str, app: &str) -> Pod {
     Pod {
         name: name(pod),
         uid: format!("uid-of-{ip}"),
-        labels: labels(&[("app", app)]),
+        labels: labels(&[("app", app)]).into(),
         service_account: "default".to_owned(),
         addresses: vec![ip.parse().unwrap()],
         inject: Some(true),
@@ -73,7 +73,7 @@ fn pod(pod: &str, ip: &str, app: &str) -> Pod {
 #[derive(Clone, PartialEq, Debug, Default)]
 struct View {
     services: BTreeMap<Name, Option<ResolvedService>>,
-    endpoints: BTreeMap<BackendName, Option<BTreeMap<String, Endpoint>>>,
+    endpoints: BTreeMap<BackendName, Option<BTreeMap<Arc<str>, Endpoint>>>,
     meanings: BTreeMap<SocketAddr, Meaning>,
     workloads: BTreeMap<Name, Option<ResolvedWorkload>>,
     problems: BTreeMap<Key, Vec<Problem>>,
@@ -194,7 +194,7 @@ impl View {
     }
 }
 
-fn endpoints_of(index: &Index, backend: &BackendName) -> Option<BTreeMap<String, Endpoint>> {
+fn endpoints_of(index: &Index, backend: &BackendName) -> Option<BTreeMap<Arc<str>, Endpoint>> {
     let endpoints = index.endpoints(backend)?;
     Some(endpoints.map(|it| (it.uid.clone(), it.clone())).collect())
 }

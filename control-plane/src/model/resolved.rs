@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::{AccessRule, BackendName, BackendPolicy, Key, Name, Pod, Protocol, Route};
@@ -22,7 +23,7 @@ pub enum Change {
     /// its endpoints with it, unnamed; those of a new port are each named.
     Service(Name),
     /// This endpoint is there now, is another, or is gone.
-    Endpoints { backend: BackendName, uid: String },
+    Endpoints { backend: BackendName, uid: Arc<str> },
     /// What an address means.
     Address(SocketAddr),
     /// Every port of this IP means something else.
@@ -46,7 +47,7 @@ pub enum Meaning {
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Endpoint {
     /// Of the pod and its port, opaque; never re-used for another pod.
-    pub uid: String,
+    pub uid: Arc<str>,
     pub address: SocketAddr,
     /// Empty where no pod is behind the address.
     pub pod: Name,

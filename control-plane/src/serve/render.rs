@@ -149,7 +149,7 @@ pub(crate) fn endpoint(from: &Endpoint, trust_domain: &str) -> v1::Endpoint {
         None => (Vec::new(), Vec::new()),
     };
     v1::Endpoint {
-        uid: from.uid.clone(),
+        uid: from.uid.to_string(),
         address: from.address.ip().to_string(),
         port: from.address.port().into(),
         namespace: from.pod.namespace.clone(),

@@ -14,6 +14,7 @@ mod merge;
 pub(crate) mod metrics;
 mod pruned;
 mod reflect;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod told;

@@ -33,7 +33,7 @@ fn one_pods_change_touches_that_pod_alone_among_100_000() {
         index.apply(Event::Apply(Object::Service(it)));
         for pod in 0..pods_each {
             let mut it = pod_of(number, pod, true);
-            it.labels.insert("all".to_owned(), "of-them".to_owned());
+            Arc::make_mut(&mut it.labels).insert("all".to_owned(), "of-them".to_owned());
             index.apply(Event::Apply(Object::Pod(it)));
         }
     }
@@ -41,7 +41,7 @@ fn one_pods_change_touches_that_pod_alone_among_100_000() {
     let rounds = 100;
     for round in 0..rounds {
         let mut it = pod_of(round * 7, 3, false);
-        it.labels.insert("all".to_owned(), "of-them".to_owned());
+        Arc::make_mut(&mut it.labels).insert("all".to_owned(), "of-them".to_owned());
         let changes = index.apply(Event::Apply(Object::Pod(it)));
         let uid = format!(
             "{}-3/uid-of-{}:8080",
@@ -51,7 +51,7 @@ fn one_pods_change_touches_that_pod_alone_among_100_000() {
         let expected = [
             Change::Endpoints {
                 backend: backend(&name_of(round * 7), 80),
-                uid,
+                uid: uid.into(),
             },
             Change::Ip(pod_ip(round * 7, 3)),
             Change::Workload(name(&format!("{}-3", name_of(round * 7)))),

@@ -181,13 +181,10 @@ fn any_pod() -> impl Strategy<Value = Object> {
                 Object::Pod(Pod {
                     name,
                     uid: uid.to_string(),
-                    labels,
+                    labels: labels.into(),
                     service_account: "default".to_owned(),
                     addresses,
-                    ports: port
-                        .map(|port| ("web".to_owned(), port))
-                        .into_iter()
-                        .collect(),
+                    ports: BTreeMap::from_iter(port.map(|port| ("web".to_owned(), port))).into(),
                     inject,
                     host_network,
                     ready,

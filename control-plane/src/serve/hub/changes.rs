@@ -48,7 +48,7 @@ impl State {
         &mut self,
         change: Change,
         names: &mut BTreeSet<ResourceName>,
-        endpoints: &mut BTreeSet<(BackendName, String)>,
+        endpoints: &mut BTreeSet<(BackendName, Arc<str>)>,
     ) {
         match change {
             Change::Mesh => drop(names.insert(ResourceName::Mesh)),

@@ -40,7 +40,7 @@ use crate::{
     clock::Wall,
     identity,
     index::Index,
-    model::{Event, Name, Namespace, Object, Pod, Service, ServicePort, TargetPort},
+    model::{Event, Labels, Name, Namespace, Object, Pod, Service, ServicePort, TargetPort},
     roots::Fingerprint,
     runtime::{self, Task},
     serve::{
@@ -106,7 +106,8 @@ pub(crate) fn tokens_of(state: &TempDir) -> token::Key {
 
 impl Plane {
     pub(crate) async fn start(heartbeat: Duration) -> Self {
-        Self::limited(heartbeat, 100).await
+        // All that a control plane holds is in it: too much for a stack.
+        Box::pin(Self::limited(heartbeat, 100)).await
     }
 
     pub(crate) async fn limited(heartbeat: Duration, most_connections: usize) -> Self {
@@ -419,7 +420,7 @@ pub(crate) fn pod(name: &str, address: &str) -> Object {
     Object::Pod(Pod {
         name: Name::new("shop", name),
         uid: format!("uid-{name}"),
-        labels: [("app".to_owned(), app.to_owned())].into(),
+        labels: Labels::from([("app".to_owned(), app.to_owned())]).into(),
         service_account: app.to_owned(),
         addresses: vec![address.parse().unwrap()],
         inject: Some(true),

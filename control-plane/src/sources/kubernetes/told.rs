@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     closed,
     kinds::{self, Watched},
+    templates::Templates,
     unread,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) struct Told {
     /// The number of this read.
     round: u32,
     objects: HashMap<Name, Entry>,
+    templates: Templates,
     refused: usize,
 }
 
@@ -68,6 +70,7 @@ impl Told {
             at,
             round: 0,
             objects: HashMap::new(),
+            templates: Templates::default(),
             refused: 0,
         }
     }
@@ -107,7 +110,7 @@ impl Told {
     }
 
     pub(super) fn apply(&mut self, value: Value, news: &mut News) {
-        let name = kinds::name(&value);
+        let mut name = kinds::name(&value);
         let version: Box<str> = kinds::text(&value, "/metadata/resourceVersion").into();
         let (mut is_told, mut was_refused, mut was_closed) = (false, false, false);
         if let Some(entry) = self.objects.get_mut(&name) {
@@ -125,8 +128,13 @@ impl Told {
         let decoded = self.watched.decode(value);
         let is_refused = decoded.is_err();
         match decoded {
-            Ok(Some(object)) => {
+            Ok(Some(mut object)) => {
                 is_told = true;
+                if let Object::Pod(pod) = &mut object {
+                    self.templates.share(pod);
+                }
+                // The same name, once.
+                name = object.key().name;
                 news.events.push(Event::Apply(object));
             }
             Ok(None) => {

@@ -26,34 +26,36 @@ pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 pub(crate) fn convert(it: &Pod) -> Result<model::Pod, Refusal> {
     let name = check::name(&it.metadata)?;
     let labels = check::labels(&it.metadata);
-    let annotations = it.metadata.annotations.clone().unwrap_or_default();
-    let spec = it.spec.clone().unwrap_or_default();
-    let status = it.status.clone().unwrap_or_default();
+    // Borrowed: a pod is large, and there may be a hundred thousand.
+    let (no_annotations, no_spec, no_status) = <(Labels, PodSpec, PodStatus)>::default();
+    let annotations = it.metadata.annotations.as_ref().unwrap_or(&no_annotations);
+    let spec = it.spec.as_ref().unwrap_or(&no_spec);
+    let status = it.status.as_ref().unwrap_or(&no_status);
     let service_account = spec
         .service_account_name
         .clone()
         .unwrap_or_else(|| "default".to_owned());
     check::subdomain("spec.serviceAccountName", &service_account)?;
-    let addresses = addresses(&status)?;
-    let ports = ports(&spec)?;
+    let addresses = addresses(status)?;
+    let ports = ports(spec)?;
     Ok(model::Pod {
         uid: uid(it, &service_account, &addresses),
         inject: inject(&labels)?,
         asked: inject(&labels)?,
         host_network: spec.host_network.unwrap_or(false),
-        ready: is_ready(&status),
+        ready: is_ready(status),
         terminating: it.metadata.deletion_timestamp.is_some(),
-        finished: is_finished(&status),
+        finished: is_finished(status),
         node: spec.node_name.clone().unwrap_or_default(),
         zone: labels.get(ZONE).cloned().unwrap_or_default(),
-        weight: weight(&annotations)?,
-        excluded_ports: excluded_ports(&annotations)?,
-        probes: probes(&spec, &ports)?,
+        weight: weight(annotations)?,
+        excluded_ports: excluded_ports(annotations)?,
+        probes: probes(spec, &ports)?.into(),
         name,
-        labels,
+        labels: labels.into(),
         service_account,
         addresses,
-        ports,
+        ports: ports.into(),
     })
 }
 
@@ -96,7 +98,7 @@ fn addresses(status: &PodStatus) -> Result<Vec<std::net::IpAddr>, Refusal> {
     if is_finished(status) {
         return Ok(Vec::new());
     }
-    let mut addresses = Vec::new();
+    let mut addresses = Vec::with_capacity(1);
     let listed = status.pod_ips.iter().flatten().enumerate();
     let listed = listed.map(|(index, it)| (format!("status.podIPs[{index}].ip"), &it.ip));
     let first = status

@@ -200,14 +200,15 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
             ("app", "cart"),
             ("weft.dev/inject", "enabled"),
             ("topology.kubernetes.io/zone", "here"),
-        ]),
+        ])
+        .into(),
         service_account: "cart".to_owned(),
         addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-        ports: [
+        ports: BTreeMap::from([
             ("http".to_owned(), 8080),
             ("8081".to_owned(), 8081),
             ("side".to_owned(), 2),
-        ]
+        ])
         .into(),
         inject: Some(true),
         asked: Some(true),
@@ -223,7 +224,8 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
             probe(8081, ProbeKind::Tcp),
             probe(8080, ProbeKind::Http("/ready".to_owned())),
             probe(8082, ProbeKind::Grpc),
-        ],
+        ]
+        .into(),
     };
     assert_eq!(only(POD), Object::Pod(expected));
 }
@@ -446,7 +448,7 @@ fn documents_are_split_where_yaml_ends_them_and_count_when_they_say_something() 
     let found: Vec<_> = documents
         .iter()
         .map(|it| match &it.content {
-            Content::Object(object) => (it.index, it.line, object.key().name.name),
+            Content::Object(object) => (it.index, it.line, object.key().name.name.clone()),
             other => panic!("{other:?}"),
         })
         .collect();

@@ -48,7 +48,7 @@ async fn an_object_that_moves_is_the_same_at_another_place() {
             .into_iter()
             .map(|(key, to)| {
                 let to = to.map(|it| format!("{} {}", it.file, it.document));
-                (key.name.name, to)
+                (key.name.name.clone(), to)
             })
             .collect();
         moved.sort();
