@@ -264,7 +264,9 @@ pub(super) fn name(value: &Value) -> Name {
     )
 }
 
+/// `pointer` names fields alone, none of them with a tilde or a slash.
 pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    let found = value.pointer(pointer).and_then(Value::as_str);
-    found.unwrap_or_default()
+    let mut fields = pointer.split('/').skip(1);
+    let found = fields.try_fold(value, |it, field| it.get(field));
+    found.and_then(Value::as_str).unwrap_or_default()
 }

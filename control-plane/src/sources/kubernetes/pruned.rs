@@ -14,21 +14,47 @@ use serde_json::{Map, Number, Value};
 /// Who wrote what; of every object.
 const EVERYWHERE: &str = "managedFields";
 
-/// Of pods: nothing of it says who they are or where they listen.
-const OF_PODS: [&str; 13] = [
-    "affinity",
-    "args",
-    "command",
-    "containerStatuses",
-    "ephemeralContainerStatuses",
-    "env",
-    "envFrom",
-    "initContainerStatuses",
-    "resources",
-    "securityContext",
-    "tolerations",
-    "volumeMounts",
-    "volumes",
+/// Of pods, of their lists and of what a watch says: all that says who they are,
+/// where they listen and how they fare.
+const OF_PODS: [&str; 38] = [
+    "annotations",
+    "code",
+    "conditions",
+    "containerPort",
+    "containers",
+    "continue",
+    "deletionTimestamp",
+    "grpc",
+    "hostNetwork",
+    "httpGet",
+    "initContainers",
+    "ip",
+    "items",
+    "labels",
+    "livenessProbe",
+    "message",
+    "metadata",
+    "name",
+    "namespace",
+    "nodeName",
+    "object",
+    "path",
+    "phase",
+    "podIP",
+    "podIPs",
+    "port",
+    "ports",
+    "protocol",
+    "readinessProbe",
+    "resourceVersion",
+    "restartPolicy",
+    "serviceAccountName",
+    "spec",
+    "startupProbe",
+    "status",
+    "tcpSocket",
+    "type",
+    "uid",
 ];
 
 /// What people name themselves: no field of ours, whatever it is called.
@@ -50,8 +76,47 @@ impl Pruned {
         Ok(value)
     }
 
-    fn leaves_out(self, field: &str) -> bool {
-        field == EVERYWHERE || self.is_pod && OF_PODS.contains(&field)
+    fn field(self, name: &str) -> Field {
+        let is_read = match self.is_pod {
+            true => OF_PODS.binary_search(&name).is_ok(),
+            false => name != EVERYWHERE,
+        };
+        match is_read {
+            false => Field::LeftOut,
+            true if NAMED.contains(&name) => Field::Named(name.to_owned()),
+            true => Field::Read(name.to_owned()),
+        }
+    }
+}
+
+/// What becomes of a field. Of one that is left out not even the name is copied.
+enum Field {
+    LeftOut,
+    /// With everything in it.
+    Named(String),
+    Read(String),
+}
+
+/// Reads the name of a field.
+struct Naming(Pruned);
+
+impl<'de> DeserializeSeed<'de> for Naming {
+    type Value = Field;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Naming {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Field, E> {
+        Ok(self.0.field(name))
     }
 }
 
@@ -108,15 +173,11 @@ impl<'de> Visitor<'de> for Pruned {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut all = Map::new();
-        while let Some(field) = fields.next_key::<String>()? {
-            if self.leaves_out(&field) {
-                fields.next_value::<IgnoredAny>()?;
-            } else if NAMED.contains(&field.as_str()) {
-                let value: Value = fields.next_value()?;
-                all.insert(field, value);
-            } else {
-                let value = fields.next_value_seed(self)?;
-                all.insert(field, value);
+        while let Some(field) = fields.next_key_seed(Naming(self))? {
+            match field {
+                Field::LeftOut => drop(fields.next_value::<IgnoredAny>()?),
+                Field::Named(name) => drop(all.insert(name, fields.next_value()?)),
+                Field::Read(name) => drop(all.insert(name, fields.next_value_seed(self)?)),
             }
         }
         Ok(Value::Object(all))
@@ -141,8 +202,8 @@ mod tests {
             "name": "web-0", "labels": {"env": "live", "resources": "few"}, "annotations": {"volumes": "none"},
         });
         let mut object = json!({"metadata": metadata, "spec": {
-            "containers": [{"name": "app", "ports": [{"containerPort": 80}], "weight": 1.5, "small": -1}],
-            "hostNetwork": true, "nothing": null, "selector": {"matchLabels": {"command": "x"}},
+            "containers": [{"name": "app", "ports": [{"containerPort": 80, "name": "http"}]}],
+            "hostNetwork": true,
         }});
         let expected = object.clone();
         object["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
@@ -151,11 +212,26 @@ mod tests {
         container["env"] = json!([{"name": "A", "value": "1"}]);
         container["volumeMounts"] = json!([]);
         object["spec"]["volumes"] = json!([{"name": "v"}]);
+        object["spec"]["of a newer API server"] = json!({"name": "v"});
         assert_eq!(pruned(&object, true), expected);
         let kept = pruned(&object, false);
         assert!(
             kept["spec"]["volumes"].is_array(),
             "of other kinds every field counts"
         );
+    }
+
+    #[test]
+    fn values_of_every_form_stay_what_they_are() {
+        let object = json!({"spec": {
+            "weight": 1.5, "small": -1, "large": 1, "yes": true, "nothing": null, "a \"quoted\" one": "\n",
+            "selector": {"matchLabels": {"managedFields": "x"}},
+        }});
+        assert_eq!(pruned(&object, false), object);
+    }
+
+    #[test]
+    fn fields_are_looked_up_in_order() {
+        assert!(OF_PODS.is_sorted());
     }
 }

@@ -237,7 +237,7 @@ impl Lines {
     pub(super) async fn next(&mut self) -> Result<Option<Line>, Fault> {
         loop {
             let unscanned = self.held.get(self.scanned..).unwrap_or_default();
-            if let Some(length) = unscanned.iter().position(|it| *it == b'\n') {
+            if let Some(length) = memchr::memchr(b'\n', unscanned) {
                 let line = self.held.split_to(self.scanned + length + 1);
                 self.scanned = 0;
                 return parse(&line, self.pruned).map(Some);
