@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     drain::{self, Phase},
-    outcome::{Outcome, Reason},
+    outcome::{Outcome, Reason, Side},
     record::{ConnectionRecord, Head, Record},
     wire::{Reader, Wire, Writer},
 };
@@ -169,6 +169,15 @@ impl<P: Planner> Server<P> {
         record.finish(outcome);
     }
 
+    /// From when on callers are told to go elsewhere. The application's own calls
+    /// have nowhere else to go until it has ended.
+    fn retires(&self) -> Phase {
+        match self.cx.side {
+            Side::Inbound => Phase::Draining,
+            Side::Outbound => Phase::Stopping,
+        }
+    }
+
     /// What a message of this connection may hold.
     fn limits(&self) -> Limits {
         if self.is_mesh {
@@ -201,7 +210,7 @@ impl<P: Planner> Server<P> {
             traceparent: field("traceparent"),
         });
         let framing = h1::request_framing(&head);
-        let keeps = head.keeps_alive() && self.drain.phase() == Phase::Serving;
+        let keeps = head.keeps_alive() && self.drain.phase() < self.retires();
         let persistence = if keeps {
             Persistence::KeepAlive
         } else {

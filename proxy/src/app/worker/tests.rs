@@ -605,34 +605,85 @@ fn a_get_outlives_an_http2_connection_that_died_in_our_hands() {
     });
 }
 
+/// Answers every HTTP/2 request with 200.
+async fn say_yes(stream: TcpStream) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let _stream = respond
+            .send_response(::http::Response::new(()), true)
+            .unwrap();
+    }
+}
+
 #[test]
-fn a_draining_proxy_serves_and_retires_its_connections() {
+fn a_draining_proxy_retires_its_callers_and_not_its_application() {
     within(async {
         let mut world = World::new();
-        let _told = world.answer(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 3]);
-        let mut caller = world.connect().await;
+        let _told = world.answer(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"; 4]);
+        let mut application = world.connect().await;
         let request = b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n";
-        caller.write_all(request).await.unwrap();
-        assert!(!message(&mut caller).await.unwrap().contains("close"));
+        application.write_all(request).await.unwrap();
+        assert!(!message(&mut application).await.unwrap().contains("close"));
         for control in &world.phases {
             control.advance(Phase::Draining);
         }
+        application.write_all(request).await.unwrap();
+        assert!(!message(&mut application).await.unwrap().contains("close"));
+        let mut caller = TcpStream::connect(world.net.callee()).await.unwrap();
         caller.write_all(request).await.unwrap();
-        assert!(
-            message(&mut caller)
-                .await
-                .unwrap()
-                .contains("connection: close\r\n")
-        );
+        let answer = message(&mut caller).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
         assert_eq!(caller.read(&mut [0]).await.unwrap(), 0);
-        let mut next = world.dial().await;
-        next.write_all(request).await.unwrap();
-        assert!(
-            message(&mut next)
-                .await
-                .unwrap()
-                .starts_with("HTTP/1.1 200 ")
-        );
+    });
+}
+
+#[test]
+fn a_draining_proxy_serves_new_http2_connections() {
+    within(async {
+        let mut world = World::new();
+        let listener = TcpListener::bind(world.net.application()).await.unwrap();
+        world.tasks.spawn(async move {
+            let mut served = Tasks::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                served.spawn(say_yes(stream));
+            }
+        });
+        drop(world.connect().await);
+        for control in &world.phases {
+            control.advance(Phase::Draining);
+        }
+        // How many requests are answered over one connection, of three.
+        let mut answered = Vec::new();
+        for address in [world.net.caller(), world.net.callee()] {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+            world.tasks.spawn(async move {
+                let _ = connection.await;
+            });
+            let mut count = 0;
+            for _ in 0..3 {
+                let request = ::http::Request::get("http://cart/").body(()).unwrap();
+                let Ok(mut ready) = sender.ready().await else {
+                    break;
+                };
+                let Ok((response, _)) = ready.send_request(request, true) else {
+                    break;
+                };
+                let Ok(response) = response.await else {
+                    break;
+                };
+                assert_eq!(response.status(), 200);
+                count += 1;
+                sender = ready;
+            }
+            answered.push(count);
+        }
+        let [application, caller] = answered[..] else {
+            panic!("{answered:?}")
+        };
+        assert_eq!(application, 3, "the application keeps its network");
+        assert!((1..3).contains(&caller), "a caller had {caller} answers");
     });
 }
 

@@ -69,22 +69,26 @@ impl<P: Planner> Server<P> {
             Err(_) => return self.refuse_connection(Reason::MalformedRequest),
         };
         let mut drain = self.drain.clone();
-        let mut is_draining = false;
+        let (mut is_used, mut is_retired) = (false, false);
         let mut streams = pin!(FuturesUnordered::new());
         loop {
             tokio::select! {
                 biased;
                 Some(()) = streams.next(), if !streams.is_empty() => {}
                 next = connection.accept() => match next {
-                    Some(Ok((request, respond))) => streams.push(self.stream(request, respond)),
+                    Some(Ok((request, respond))) => {
+                        is_used = true;
+                        streams.push(self.stream(request, respond));
+                    }
                     // Whoever breaks the rules of the connection ends it for all its streams.
                     Some(Err(error)) if is_ours(&error) => {
                         break self.refuse_connection(Reason::MalformedRequest);
                     }
                     Some(Err(_)) | None => break,
                 },
-                () = drain.reached(Phase::Draining), if !is_draining => {
-                    is_draining = true;
+                // To a client a connection that ends before its first stream has failed.
+                () = drain.reached(if is_used { self.retires() } else { Phase::Stopping }), if !is_retired => {
+                    is_retired = true;
                     // Two steps: what was sent before it arrives is still served.
                     connection.graceful_shutdown();
                 }
