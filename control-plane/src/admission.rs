@@ -17,6 +17,7 @@ mod probes;
 mod refusals;
 mod resources;
 mod review;
+mod scrape;
 pub(crate) mod server;
 mod sidecar;
 pub(crate) mod workload;
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) resources: Resources,
     /// Secrets of the pods' own namespaces that nodes show the image's registry.
     pub(crate) pull_secrets: Vec<String>,
+    /// The metrics of every pod that says it is scraped are opened at its proxy.
+    pub(crate) application_metrics: bool,
 }
 
 /// As Kubernetes writes quantities.

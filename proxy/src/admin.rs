@@ -1,11 +1,13 @@
 //! What the proxy tells about itself: metrics, health, dump; the application's
-//! probes (`admin/probe.rs`); and the drain command.
+//! probes and metrics (`admin/asking.rs`); and the drain command.
 //!
 //! Runs on the side runtime, so that a scrape cannot hurt the path's tail.
 //! Three TCP ports answer GET and HEAD alone and change nothing; what changes
 //! state is a unix socket (`admin/socket.rs`), which a request that an
 //! application was tricked into making can't reach. Never shows a key.
 
+mod application;
+mod asking;
 mod dump;
 mod probe;
 mod room;
@@ -24,8 +26,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
@@ -43,9 +45,10 @@ use crate::{
     telemetry::Registry,
 };
 
-use probe::Answered;
+use asking::{Asking, What};
 use room::{Place, Room};
 
+pub(crate) use application::ApplicationMetrics;
 pub(crate) use probe::Probes;
 pub(crate) use socket::drain;
 
@@ -57,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     /// What the application is asked for the kubelet.
     pub(crate) probes: Probes,
+    /// And for a scraper.
+    pub(crate) application: ApplicationMetrics,
     /// As on every connection to the application.
     pub(crate) mark: Option<u32>,
 }
@@ -95,13 +100,7 @@ pub(crate) struct Bound {
     debug: TcpListener,
     socket: socket::Listener,
     probes: Asking,
-}
-
-/// The application, and how it is asked.
-#[derive(Clone, Debug)]
-struct Asking {
-    probes: Rc<Probes>,
-    mark: Option<u32>,
+    application: Asking,
 }
 
 /// Takes the ports and the socket. Needs a tokio runtime.
@@ -124,15 +123,17 @@ pub(crate) async fn bind(config: &Config) -> io::Result<Bound> {
             io::Error::new(error.kind(), format!("{what} port {address}: {error}"))
         })
     };
+    let asking = |what| Asking {
+        what,
+        mark: config.mark,
+    };
     Ok(Bound {
         metrics: listen("metrics", config.metrics).await?,
         health: listen("health", config.health).await?,
         debug: listen("debug", config.debug).await?,
         socket: socket::Listener::bind(&config.socket)?,
-        probes: Asking {
-            probes: Rc::new(config.probes.clone()),
-            mark: config.mark,
-        },
+        probes: asking(What::Probes(Rc::new(config.probes.clone()))),
+        application: asking(What::Metrics(Rc::new(config.application.clone()))),
     })
 }
 
@@ -154,7 +155,12 @@ impl Bound {
     pub(crate) async fn serve(self, sources: Sources) {
         let sources = Rc::new(sources);
         tokio::join!(
-            accept(self.metrics, Rc::clone(&sources), Port::Metrics, None),
+            accept(
+                self.metrics,
+                Rc::clone(&sources),
+                Port::Metrics,
+                Some(self.application)
+            ),
             accept(
                 self.health,
                 Rc::clone(&sources),
@@ -223,7 +229,7 @@ async fn connection(
     let Ok(own) = stream.local_addr() else {
         return; // gone already
     };
-    let asked = asking.as_ref().map(|it| it.probes.longest());
+    let asked = asking.as_ref().map(Asking::longest);
     let patience = HEAD_PATIENCE + PATIENCE + asked.unwrap_or_default();
     let place = &place;
     let service = service_fn(move |request: Request<Incoming>| {
@@ -231,7 +237,8 @@ async fn connection(
         let (sources, asking) = (Rc::clone(&sources), asking.clone());
         async move {
             if !matches!(*request.method(), Method::GET | Method::HEAD) {
-                return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"));
+                let refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+                return Ok(refusal.map(Either::Left));
             }
             let path = request.uri().path();
             let answered = match &asking {
@@ -240,7 +247,7 @@ async fn connection(
             };
             match answered {
                 Some(answered) => answered,
-                None => Ok(port.answer(&sources, path).await),
+                None => Ok(port.answer(&sources, path).await.map(Either::Left)),
             }
         }
     });
@@ -257,29 +264,6 @@ async fn connection(
             Err(_) => tracing::debug!("admin connection took too long"),
         },
         () = place.is_needed() => tracing::debug!("silent admin connection gave way"),
-    }
-}
-
-impl Asking {
-    /// An error ends the connection without an answer.
-    async fn carry_out(
-        &self,
-        path: &str,
-        headers: &HeaderMap,
-        own: SocketAddr,
-    ) -> Option<io::Result<Answer>> {
-        let address = canonical(own).ip();
-        let answered = self.probes.carry_out(path, headers, address, self.mark);
-        Some(match answered.await? {
-            Answered::Status(status) => Ok(text(status, "as the application answered\n")),
-            Answered::Well => Ok(text(StatusCode::OK, "well\n")),
-            Answered::Badly(why) => {
-                let kind = "text/plain; charset=utf-8";
-                let why = format!("{why}\n").into();
-                Ok(answer(StatusCode::SERVICE_UNAVAILABLE, kind, why))
-            }
-            Answered::Nothing => Err(io::ErrorKind::ConnectionAborted.into()),
-        })
     }
 }
 

@@ -262,6 +262,7 @@ fn admin_config(reader: &mut parse::Reader<'_>, mark: Option<u32>) -> admin::Con
         debug: reader.address(&knobs::DEBUG_LISTEN),
         socket: reader.path(&knobs::ADMIN_SOCKET),
         probes: reader.parsed(&knobs::PROBES),
+        application: reader.parsed(&knobs::APPLICATION_METRICS),
         mark,
     }
 }

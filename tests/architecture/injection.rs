@@ -64,7 +64,9 @@ fn every_knob_of_the_proxy_is_an_annotation_or_the_injectors() {
 }
 
 /// Values at and around the bounds of any knob.
-const VALUES: [&str; 40] = [
+const VALUES: [&str; 42] = [
+    "9090/metrics",
+    "15020/metrics",
     "0",
     "1",
     "2",

@@ -38,6 +38,7 @@ const RENDERINGS: [(&str, &[&str]); 2] = [
             "controlPlane.env[0].name=WEFT_HEARTBEAT",
             "controlPlane.env[0].value=2s",
             "monitoring.podMonitors=true",
+            "monitoring.applicationMetrics=true",
             "monitoring.dashboards=true",
             "monitoring.labels.release=prometheus",
             "crds.enabled=false",

@@ -1,6 +1,6 @@
 //! Who may call: strict mutual TLS, and deny-all from the first day.
 
-use crate::{echo, namespace::Namespace};
+use crate::{echo, kubernetes::kubectl, namespace::Namespace};
 
 const STRICT: &str = "apiVersion: weft.dev/v1alpha1
 kind: AccessPolicy
@@ -66,7 +66,7 @@ metadata: {name: probed}
 spec:
   selector: {matchLabels: {app: probed}}
   template:
-    metadata: {labels: {app: probed}}
+    metadata: {labels: {app: probed}, annotations: {weft.dev/application-metrics: 8080/metrics}}
     spec:
       containers:
       - name: echo
@@ -95,6 +95,10 @@ fn under_deny_all_from_day_one_every_probe_and_scrape_works_and_nothing_else() {
     let probed = denied.pod("app=probed");
     // A scrape by somebody without the mesh.
     assert!(denied.metric(&probed, "weft_traffic_faults_total", &[]) > 0.0);
+    let page = "/api/v1/namespaces/denied/pods/POD:15020/proxy/application/metrics";
+    let page = kubectl(&["get", "--raw", &page.replace("POD", &probed)]).text();
+    // The application's own: it tells what reached it.
+    assert!(page.contains("Hostname=probed-"), "{page}");
     let restarts = "{.status.containerStatuses[?(@.name==\"echo\")].restartCount}";
     assert_eq!(denied.get(&format!("pod/{probed}"), restarts), "0");
 }

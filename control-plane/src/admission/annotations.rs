@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Refusal, resources};
+use super::{Refusal, refusals::PROXY_PORTS, resources};
 use crate::sources::manifest::pod::{EXCLUDE_INBOUND_PORTS, WEIGHT};
 
 /// What the value may be.
@@ -22,6 +22,8 @@ pub(crate) enum Form {
     Ranges,
     /// Of objects.
     Names,
+    /// A port of the application and a path on it.
+    Page,
     /// From least to most.
     Number(u64, u64),
     Duration,
@@ -60,6 +62,7 @@ pub(super) const CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
 pub(super) const MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
 pub(super) const MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
 pub(super) const IMAGE: &str = "weft.dev/proxy-image";
+pub(super) const APPLICATION_METRICS: &str = "weft.dev/application-metrics";
 pub(super) const PULL_SECRETS: &str = "weft.dev/proxy-pull-secrets";
 pub(super) const EXCLUDE_OUTBOUND_PORTS: &str = "weft.dev/exclude-outbound-ports";
 pub(super) const EXCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/exclude-outbound-cidrs";
@@ -121,6 +124,7 @@ pub(crate) const ALL: &[Annotation] = &[
     knob("weft.dev/ask-timeout", "WEFT_ASK_TIMEOUT", Form::Duration, "how long a connection waits to learn what its destination is"),
     knob("weft.dev/subscription-idle", "WEFT_SUBSCRIPTION_IDLE", Form::Duration, "a destination that nothing used for so long is watched no longer"),
     knob("weft.dev/max-subscriptions", "WEFT_MAX_SUBSCRIPTIONS", Form::Number(1, 1_000_000), "addresses that are kept up to date at once"),
+    knob(APPLICATION_METRICS, "WEFT_APPLICATION_METRICS", Form::Page, "the application's page of metrics, which the proxy serves at port 15020 as `/application/metrics` to whoever reaches it, whatever policy says"),
     knob("weft.dev/metric-series", "WEFT_METRIC_SERIES", Form::Number(10, 1_000_000), "most label sets of traffic metrics"),
     knob("weft.dev/metric-idle", "WEFT_METRIC_IDLE", Form::Duration, "a label set that nothing changed for so long is forgotten"),
     of(TRUST_BUNDLE, Form::Text, Use::Written, "roots that the proxy begins with"),
@@ -206,6 +210,7 @@ impl Form {
             Self::Names => {
                 "names of objects with commas between them, like registry-1,registry-2".to_owned()
             }
+            Self::Page => "a port and a path, like 9090/metrics".to_owned(),
             Self::Number(least, most) => format!("a whole number from {least} to {most}"),
             Self::Duration => "a duration, like 5ms, 30s, 10m or 24h".to_owned(),
             Self::DurationOrNone => "a duration, like 30s, or none".to_owned(),
@@ -224,6 +229,7 @@ impl Form {
             Self::Ports => list(|it| it.parse::<u16>().is_ok_and(|port| port > 0)),
             Self::Ranges => list(is_range),
             Self::Names => list(is_name),
+            Self::Page => is_page(text),
             Self::Number(least, most) => text
                 .parse()
                 .is_ok_and(|it: u64| (least..=most).contains(&it)),
@@ -236,6 +242,19 @@ impl Form {
             Self::Text => !text.is_empty(),
         }
     }
+}
+
+/// Of the application: the mesh's own ports would lead back to the proxy.
+fn is_page(text: &str) -> bool {
+    let Some((port, path)) = text.split_once('/') else {
+        return false;
+    };
+    let is_own = |port: u16| PROXY_PORTS.contains(&port.into());
+    let is_path = path.bytes().all(|it| it.is_ascii_graphic() && it != b'#');
+    let port = port.parse::<u16>().ok();
+    port.is_some_and(|it| it > 0 && !is_own(it))
+        && is_path
+        && format!("/{path}").parse::<http::Uri>().is_ok()
 }
 
 /// RFC 1123 subdomain.
@@ -333,6 +352,11 @@ mod tests {
                 PULL_SECRETS,
                 "Registry",
                 "write names of objects with commas between them, like registry-1,registry-2, or remove it",
+            ),
+            (
+                APPLICATION_METRICS,
+                "15020/application/metrics",
+                "write a port and a path, like 9090/metrics, or remove it",
             ),
             (
                 "weft.dev/workers",

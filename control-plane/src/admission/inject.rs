@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Namespace, Refusal, Settings,
     annotations::{Annotations, PROBES, PULL_SECRETS, TRUST_BUNDLE},
-    pod, probes, refusals, resources, sidecar,
+    pod, probes, refusals, resources, scrape, sidecar,
 };
 
 pub(crate) use crate::sources::manifest::pod::INJECTED;
@@ -73,7 +73,9 @@ pub(crate) fn inject(
         let others = all.into_iter().filter(|it| !pod::is_ours(&it.name));
         others.collect()
     });
-    let annotations = Annotations::read(&said)?;
+    let mut wanted = said.clone();
+    scrape::rewrite(&mut wanted, settings.application_metrics);
+    let annotations = Annotations::read(&wanted)?;
     refusals::check(&read, &spec, namespace)?;
     let resources = resources::requirements(&spec, &annotations, namespace, settings)?;
 
@@ -93,6 +95,12 @@ pub(crate) fn inject(
     let metadata = part(&mut object, "metadata");
     part(metadata, "labels")[INJECTED] = json!("true");
     let annotations = part(metadata, "annotations");
+    for (name, value) in wanted
+        .iter()
+        .filter(|(name, value)| said.get(*name) != Some(*value))
+    {
+        annotations[name.as_str()] = json!(value);
+    }
     annotations[TRUST_BUNDLE] = json!(settings.trust_bundle);
     match has_probes {
         true => annotations[PROBES] = json!(serde_json::to_string(&probes).unwrap_or_default()),

@@ -105,6 +105,7 @@ mod tests {
             trust_bundle: "pem".to_owned(),
             resources: Resources::default(),
             pull_secrets: Vec::new(),
+            application_metrics: false,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Part of `config`; becomes the settings of `admission`.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use crate::admission::{self, Resources, Settings};
 
@@ -34,6 +34,17 @@ pub(crate) struct Injection {
         value_parser = secret
     )]
     proxy_pull_secrets: Vec<String>,
+
+    // Whoever reaches that port reads it, under strict mutual TLS and deny-all too.
+    /// Whether pods with the annotation prometheus.io/scrape have their metrics served by their proxies, in plaintext
+    #[arg(
+        long,
+        env = "WEFT_PROXY_APPLICATION_METRICS",
+        value_name = "true|false",
+        default_value_t = false,
+        action = ArgAction::Set
+    )]
+    proxy_application_metrics: bool,
 
     /// Control plane as pods reach it, HOST:PORT
     #[arg(
@@ -90,6 +101,7 @@ impl Injection {
                 memory_limit: self.proxy_memory_limit.clone(),
             },
             pull_secrets: self.proxy_pull_secrets.clone(),
+            application_metrics: self.proxy_application_metrics,
         }
     }
 }

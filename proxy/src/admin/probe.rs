@@ -152,7 +152,7 @@ impl Handler {
 }
 
 impl From {
-    async fn connect(&self, port: u16) -> io::Result<TcpStream> {
+    pub(super) async fn connect(&self, port: u16) -> io::Result<TcpStream> {
         let source = Source {
             inbound: true,
             mark: self.mark,

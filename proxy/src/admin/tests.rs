@@ -1,6 +1,6 @@
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener as Listener, TcpStream},
     time::Duration,
 };
 
@@ -135,11 +135,12 @@ fn silent_connections_keep_no_probe_from_any_port() {
 fn served<T: Send + 'static>(
     client: impl FnOnce([SocketAddr; 3], PathBuf) -> T + Send + 'static,
 ) -> (T, Phase) {
-    served_with(Probes::default(), client)
+    served_with(Probes::default(), ApplicationMetrics::default(), client)
 }
 
 fn served_with<T: Send + 'static>(
     probes: Probes,
+    application: ApplicationMetrics,
     client: impl FnOnce([SocketAddr; 3], PathBuf) -> T + Send + 'static,
 ) -> (T, Phase) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -154,6 +155,7 @@ fn served_with<T: Send + 'static>(
         debug: any,
         socket: directory.path().join("admin.sock"),
         probes,
+        application,
         mark: None,
     };
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -240,17 +242,55 @@ fn a_failed_hook_sees_the_connection_end_and_a_failed_probe_a_503() {
     let written = r#"{"token":"t","probes":{
         "app/pre-stop":{"timeoutSeconds":1,"httpGet":{"port":1}},
         "app/liveness":{"timeoutSeconds":1,"tcpSocket":{"port":1}}}}"#;
-    let (answers, _) = served_with(written.parse().unwrap(), |[_, health, _], _| {
-        ["pre-stop", "liveness"].map(|kind| {
-            let mut stream = TcpStream::connect(health).unwrap();
-            let request =
-                format!("GET /probe/app/{kind} HTTP/1.1\r\nhost: x\r\nweft-probe: t\r\n\r\n");
+    let application = ApplicationMetrics::default();
+    let (answers, _) = served_with(
+        written.parse().unwrap(),
+        application,
+        |[_, health, _], _| {
+            ["pre-stop", "liveness"].map(|kind| {
+                let mut stream = TcpStream::connect(health).unwrap();
+                let request =
+                    format!("GET /probe/app/{kind} HTTP/1.1\r\nhost: x\r\nweft-probe: t\r\n\r\n");
+                stream.write_all(request.as_bytes()).unwrap();
+                let mut answer = String::new();
+                let _ended = stream.read_to_string(&mut answer);
+                answer
+            })
+        },
+    );
+    assert_eq!(answers[0], "");
+    assert!(answers[1].starts_with("HTTP/1.1 503"), "{}", answers[1]);
+}
+
+#[test]
+fn the_applications_metrics_are_on_the_port_of_metrics_and_on_no_other() {
+    let listener = Listener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let application = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 1024];
+        assert!(stream.read(&mut head).unwrap() > 0);
+        let page = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nup 1\n";
+        stream.write_all(page.as_bytes()).unwrap();
+    });
+    let metrics = format!("{port}/metrics").parse().unwrap();
+    let (answers, _) = served_with(Probes::default(), metrics, |addresses, _| {
+        addresses.map(|address| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let request = "GET /application/metrics HTTP/1.1\r\nhost: x\r\n\r\n";
             stream.write_all(request.as_bytes()).unwrap();
             let mut answer = String::new();
-            let _ended = stream.read_to_string(&mut answer);
+            stream.read_to_string(&mut answer).unwrap();
             answer
         })
     });
-    assert_eq!(answers[0], "");
-    assert!(answers[1].starts_with("HTTP/1.1 503"), "{}", answers[1]);
+    application.join().unwrap();
+    let [metrics, health, debug] = answers;
+    assert!(
+        metrics.starts_with("HTTP/1.1 200") && metrics.ends_with("up 1\n"),
+        "{metrics}"
+    );
+    for other in [health, debug] {
+        assert!(other.starts_with("HTTP/1.1 404"), "{other}");
+    }
 }

@@ -19,6 +19,7 @@ pub(crate) enum Kind {
     LogFormat,
     AccessLog,
     Probes,
+    Page,
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
             Self::LogFilter => "a log filter such as info or info,weft_proxy=debug",
             Self::LogFormat => "text or json",
             Self::AccessLog => "off, errors or all",
+            Self::Page => "a port and a path such as 9090/metrics, or empty",
             Self::Probes => "JSON, as in the annotation `weft.dev/probes`",
         }
     }
@@ -192,6 +194,14 @@ pub(super) const PROBES: Knob = Knob {
     default: Some(""),
     help: "Probes and hooks of the application that the health port carries out",
     why: "The injector knows them; without it nothing is rewritten.",
+};
+
+pub(super) const APPLICATION_METRICS: Knob = Knob {
+    name: "WEFT_APPLICATION_METRICS",
+    kind: Kind::Page,
+    default: Some(""),
+    help: "The application's own metrics, which the metrics port serves at /application/metrics",
+    why: "It answers whoever reaches the port, whatever policy says: only where somebody asks for it.",
 };
 
 pub(super) const DEBUG_LISTEN: Knob = Knob {
@@ -441,6 +451,7 @@ pub(crate) const ALL: &[Knob] = &[
     METRICS_LISTEN,
     HEALTH_LISTEN,
     PROBES,
+    APPLICATION_METRICS,
     DEBUG_LISTEN,
     ADMIN_SOCKET,
     MAX_CONNECTIONS,

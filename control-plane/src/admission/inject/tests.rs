@@ -17,6 +17,7 @@ fn settings() -> Settings {
         trust_bundle: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         resources: Resources::default(),
         pull_secrets: Vec::new(),
+        application_metrics: false,
     }
 }
 
@@ -86,6 +87,31 @@ fn a_pod_that_was_here_before_comes_out_the_same() {
         };
         assert_eq!(patch::between(&once, &twice), Vec::<Value>::new(), "{case}");
     }
+}
+
+#[test]
+fn a_scraped_pod_leads_its_scraper_to_the_proxy_where_the_installation_says_so() {
+    let mut scraped = pod("{}");
+    let said = json!({"prometheus.io/scrape": "true", "prometheus.io/port": "9090"});
+    scraped["metadata"]["annotations"] = said;
+    let given = |is_opened| {
+        let settings = Settings {
+            application_metrics: is_opened,
+            ..settings()
+        };
+        match super::inject(&scraped, &Namespace::default(), &settings, "secret") {
+            Ok(Verdict::Injected { pod, .. }) => {
+                let environment = pod["spec"]["initContainers"][1]["env"].as_array().unwrap();
+                let mut all = environment.iter();
+                let knob = all.find(|it| it["name"] == "WEFT_APPLICATION_METRICS");
+                let port = pod["metadata"]["annotations"]["prometheus.io/port"].clone();
+                (knob.map(|it| it["value"].clone()), port)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(given(false), (None, json!("9090")));
+    assert_eq!(given(true), (Some(json!("9090/metrics")), json!("15020")));
 }
 
 #[test]

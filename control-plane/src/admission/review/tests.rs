@@ -13,6 +13,7 @@ fn webhook(has_root: bool) -> Webhook {
         trust_bundle: "pem".to_owned(),
         resources: Resources::default(),
         pull_secrets: Vec::new(),
+        application_metrics: false,
     });
     Webhook {
         settings: Arc::new(move || settings.clone()),

@@ -52,6 +52,7 @@ async fn served() -> (SocketAddr, TlsConnector, crate::runtime::Task) {
         trust_bundle: "pem".to_owned(),
         resources: Resources::default(),
         pull_secrets: Vec::new(),
+        application_metrics: false,
     };
     let webhook = Webhook {
         settings: Arc::new(move || Some(settings.clone())),
@@ -167,6 +168,7 @@ async fn a_pod_of_many_containers_is_answered_in_time() {
                 trust_bundle: "pem".to_owned(),
                 resources: Resources::default(),
                 pull_secrets: Vec::new(),
+                application_metrics: false,
             })
         }),
         namespace: Arc::new(|_| Box::pin(std::future::ready(Namespace::default()))),
