@@ -191,6 +191,11 @@ const CASES: &[Case] = &[
                 PSEUDO[3],
             ])
         },
+        ends: Ends::Answered(501),
+    },
+    Case {
+        name: ":protocol without CONNECT",
+        bytes: || only(&[&[(":protocol", "websocket")][..], &PSEUDO].concat()),
         ends: MALFORMED,
     },
     // ── the length of a body (§8.1.1) ───────────────────────────────────────

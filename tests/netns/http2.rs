@@ -14,14 +14,14 @@ use weft_tests::{
 
 const PORT: u16 = 8080;
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap()
 }
 
-fn into_tokio(stream: TcpStream) -> tokio::net::TcpStream {
+pub(crate) fn into_tokio(stream: TcpStream) -> tokio::net::TcpStream {
     stream.set_nonblocking(true).unwrap();
     tokio::net::TcpStream::from_std(stream).unwrap()
 }

@@ -31,3 +31,4 @@ mod slow_http2;
 mod streams;
 mod tcp;
 mod traffic;
+mod websockets;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::{HeaderMap, Request};
 use socket2::SockRef;
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +23,7 @@ pub struct Call {
     pub status: u16,
     pub grpc_status: Option<u8>,
     pub fields: HeaderMap,
+    pub body: Vec<u8>,
     pub trailers: HeaderMap,
 }
 
@@ -48,6 +50,20 @@ pub fn grpc(stream: TcpStream, path: &str) -> Result<Call, h2::Error> {
     call(stream, request.body(()).expect("a path is a URI"))
 }
 
+/// What opens a WebSocket (RFC 8441 §4), or another tunnel.
+///
+/// # Panics
+/// When the target is no URI.
+#[must_use]
+pub fn connect(uri: &str, protocol: Option<&'static str>) -> Request<()> {
+    let request = Request::connect(uri).version(http::Version::HTTP_2);
+    let request = match protocol {
+        Some(protocol) => request.extension(Protocol::from_static(protocol)),
+        None => request,
+    };
+    request.body(()).expect("a URI")
+}
+
 /// Makes one call without a body.
 ///
 /// # Errors
@@ -63,9 +79,11 @@ pub fn call(stream: TcpStream, request: Request<()>) -> Result<Call, h2::Error> 
         let exchange = async {
             let (response, _) = sender.send_request(request, true)?;
             let (head, mut body) = response.await?.into_parts();
+            let mut bytes = Vec::new();
             while let Some(data) = body.data().await {
-                let read = data?.len();
-                body.flow_control().release_capacity(read)?;
+                let data = data?;
+                body.flow_control().release_capacity(data.len())?;
+                bytes.extend_from_slice(&data);
             }
             let trailers = body.trailers().await?.unwrap_or_default();
             let told = trailers
@@ -76,6 +94,7 @@ pub fn call(stream: TcpStream, request: Request<()>) -> Result<Call, h2::Error> 
                 status: head.status.as_u16(),
                 grpc_status: told,
                 fields: head.headers,
+                body: bytes,
                 trailers,
             })
         };

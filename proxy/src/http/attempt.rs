@@ -7,6 +7,7 @@
 
 mod first;
 mod passing;
+mod tunnel;
 mod verdict;
 
 use std::{future::Future, pin::pin, time::Duration};
@@ -33,10 +34,13 @@ use super::{
 use first::{First, is_grpc};
 use passing::{Passed, Passing};
 
+pub(crate) use tunnel::Tunnel;
+
 /// What became of an attempt.
-#[derive(Debug)]
-pub(crate) enum Tried {
+pub(crate) enum Tried<V: Version> {
     Ended(Outcome),
+    /// The endpoint agreed to a tunnel, and the caller knows.
+    Switched(Box<Tunnel<V>>),
     /// Make another after this time.
     Again(Duration),
     Refused(Refusal),
@@ -57,7 +61,7 @@ pub(crate) async fn attempt<V: Version>(
     mut flight: InFlight,
     caller: Caller<'_, V>,
     record: &mut Record,
-) -> Tried {
+) -> Tried<V> {
     let endpoint = flight.endpoint().clone();
     let opened = V::Upstream::open(
         &tries.cx.pool,
@@ -120,12 +124,12 @@ struct Way<'a, 'b> {
 
 impl Way<'_, '_> {
     async fn there_and_back<V: Version>(
-        &mut self,
+        mut self,
         outgoing: V::Outgoing,
         mut responding: V::Responding,
         caller: Caller<'_, V>,
         record: &mut Record,
-    ) -> Tried {
+    ) -> Tried<V> {
         let Caller {
             request,
             body,
@@ -169,11 +173,9 @@ impl Way<'_, '_> {
                 }
                 Tried::Ended(outcome)
             }
-            (Ok(Passed::Switched), Some(mut outgoing)) => {
+            (Ok(Passed::Switched), Some(outgoing)) => {
                 self.close(None, record);
-                // Its end, orderly or not, is the two sides' own affair.
-                let _ = V::tunnel(body, &mut outgoing, &mut responding, answer).await;
-                Tried::Ended(Outcome::Carried)
+                Tried::Switched(Tunnel::new(outgoing, responding, self.flight))
             }
             (Ok(Passed::Broken(broken)), _) if is_own(&broken) && answer.retract() => {
                 self.tries
@@ -212,7 +214,7 @@ impl Way<'_, '_> {
         request: &V::Request,
         kept: &Kept<V>,
         record: &mut Record,
-    ) -> Tried {
+    ) -> Tried<V> {
         self.tries
             .report(&mut self.flight, Verdict::Failure, record);
         let failed = Attempt {
@@ -290,7 +292,7 @@ impl Way<'_, '_> {
         request: &V::Request,
         kept: &Kept<V>,
         record: &mut Record,
-    ) -> Tried {
+    ) -> Tried<V> {
         let died = self.is_reused
             && !broken.unread
             && broken.reset.is_none()
@@ -332,7 +334,7 @@ impl Way<'_, '_> {
         broken: Broken,
         answer: &mut V::Answer,
         record: &mut Record,
-    ) -> Tried {
+    ) -> Tried<V> {
         self.tries
             .report(&mut self.flight, Verdict::Failure, record);
         answer.abort(broken.reset);
@@ -363,7 +365,7 @@ fn is_own(broken: &Broken) -> bool {
     broken.told.is_none() && broken.reset.is_none()
 }
 
-fn caller_left(left: Break) -> Tried {
+fn caller_left<V: Version>(left: Break) -> Tried<V> {
     match left {
         Break::Gone => Tried::Ended(Outcome::CallerLeft),
         Break::Bad(reason) => Tried::Refused(reason.into()),

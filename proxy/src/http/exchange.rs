@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    attempt::{Caller, Tried, attempt},
+    attempt::{Caller, Tried, Tunnel, attempt},
     body::Kept,
     deadline::Deadline,
     filter,
@@ -130,13 +130,24 @@ async fn order<V: Version>(
     let _slot = queue::enter(&plan.backend, deadline.total()).await?;
     limit::deposit(&plan.backend, cx.epoch.milliseconds(now));
     let attempts = attempts(cx, &plan, &deadline, call, record);
-    match deadline.total() {
+    let ended = match deadline.total() {
         None => attempts.await,
         Some(total) => match timeout_at(total, attempts).await {
-            Ok(outcome) => outcome,
+            Ok(ended) => ended,
             Err(_) => Err(Reason::RequestTimeout.into()),
         },
-    }
+    };
+    Ok(match ended? {
+        Ended::Over(outcome) => outcome,
+        // The request is answered: its time no longer runs.
+        Ended::Switched(tunnel) => tunnel.carry(&mut call.body, &mut call.answer, record).await,
+    })
+}
+
+/// How the attempts of a request ended.
+enum Ended<V: Version> {
+    Over(Outcome),
+    Switched(Box<Tunnel<V>>),
 }
 
 fn denied(denial: Denial, record: &mut Record) -> Refusal {
@@ -182,7 +193,7 @@ async fn attempts<V: Version>(
     deadline: &Deadline,
     call: &mut Call<V>,
     record: &mut Record,
-) -> Result<Outcome, Refusal> {
+) -> Result<Ended<V>, Refusal> {
     let mut tries = Tries::new(cx, plan, deadline, call.attempt);
     let is_empty = call.body.is_end();
     let copies = mirror::copies::<V>(cx, plan, &call.request, is_empty);
@@ -200,11 +211,12 @@ async fn attempts<V: Version>(
             answer: &mut call.answer,
         };
         match attempt::<V>(&mut tries, flight, caller, record).await {
-            Tried::Ended(outcome) => break Ok(outcome),
+            Tried::Ended(outcome) => break Ok(Ended::Over(outcome)),
+            Tried::Switched(tunnel) => break Ok(Ended::Switched(tunnel)),
             Tried::Refused(refusal) => break Err(refusal),
             Tried::BrokenOff(reset) => {
                 call.answer.abort(reset);
-                break Ok(Outcome::BrokenOff);
+                break Ok(Ended::Over(Outcome::BrokenOff));
             }
             Tried::Again(backoff) if backoff.is_zero() => {}
             Tried::Again(backoff) => sleep(backoff).await,

@@ -4,7 +4,7 @@
 //! The version that the application speaks is kept from end to end, so every
 //! type here belongs to one `Version` and nothing is ever translated.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -31,13 +31,30 @@ pub(crate) trait Version: 'static {
     /// Another one for a mirror; `None` for what is no single exchange.
     fn copy(request: &Self::Request) -> Option<Self::Request>;
 
-    /// After a 101: carries what is no longer HTTP until both sides end.
+    /// Behind a head that switches: carries what is no longer HTTP until both
+    /// sides end.
     async fn tunnel(
         incoming: &mut Self::Incoming,
         outgoing: &mut Self::Outgoing,
         responding: &mut Self::Responding,
         answer: &mut Self::Answer,
+        carried: &Carried,
     ) -> Result<(), Break>;
+}
+
+/// Bytes that a tunnel has carried so far.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// From the caller.
+    pub(crate) received: Cell<u64>,
+    /// To the caller.
+    pub(crate) sent: Cell<u64>,
+}
+
+impl Carried {
+    pub(super) fn count(cell: &Cell<u64>, bytes: usize) {
+        cell.set(cell.get().saturating_add(bytes as u64));
+    }
 }
 
 /// A piece of a body.
@@ -64,6 +81,8 @@ pub(crate) trait Response {
     fn field(&self, name: &str) -> Option<&[u8]>;
     /// Whether the head says that nothing follows it.
     fn is_end(&self) -> bool;
+    /// Whether what follows it is no longer HTTP.
+    fn is_switch(&self) -> bool;
 }
 
 pub(crate) trait Trailers {
@@ -72,7 +91,7 @@ pub(crate) trait Trailers {
 
 /// A request's body as the caller sends it.
 pub(crate) trait Incoming<Trailers> {
-    /// Whether nothing (more) comes.
+    /// Whether nothing (more) comes. What a tunnel will carry is no body.
     fn is_end(&self) -> bool;
     async fn next(&mut self) -> Result<Chunk<Trailers>, Break>;
 }

@@ -7,13 +7,15 @@
 mod caller;
 mod endpoint;
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use crate::wire::{Reader, Writer};
 
 use super::{
     h1::{self, Fields, Framing, Persistence},
-    message::{self, Break},
+    message::{self, Break, Carried},
 };
 
 pub(super) use caller::{Answer, Incoming, Request};
@@ -45,19 +47,22 @@ impl message::Version for One {
         outgoing: &mut Outgoing,
         responding: &mut Responding,
         answer: &mut Answer,
+        carried: &Carried,
     ) -> Result<(), Break> {
-        let there = pass(&mut incoming.reader, &mut outgoing.writer);
-        let back = pass(&mut responding.reader, &mut answer.writer);
+        let (received, sent) = (&carried.received, &carried.sent);
+        let there = pass(&mut incoming.reader, &mut outgoing.writer, received);
+        let back = pass(&mut responding.reader, &mut answer.writer, sent);
         answer.persistence = Persistence::Close;
         tokio::try_join!(there, back).map(|_| ())
     }
 }
 
 /// Copies until the end of one side, and passes that end on.
-async fn pass(from: &mut Reader, to: &mut Writer) -> Result<(), Break> {
+async fn pass(from: &mut Reader, to: &mut Writer, passed: &Cell<u64>) -> Result<(), Break> {
     loop {
         if !from.buffer.is_empty() {
             let data = from.buffer.split().freeze();
+            Carried::count(passed, data.len());
             to.send(data).await.map_err(|_| Break::Gone)?;
         }
         if from.fill().await.map_err(|_| Break::Gone)? == 0 {

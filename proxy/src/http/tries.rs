@@ -24,6 +24,7 @@ use super::{
     attempt::Tried,
     deadline::Deadline,
     exchange::{Context, Plan, Refusal},
+    message::Version,
     retry::{self, Attempt, Decision, Situation},
 };
 
@@ -156,14 +157,14 @@ impl<'a> Tries<'a> {
     }
 
     /// What follows a failure of which nothing was passed on.
-    pub(crate) fn after(
+    pub(crate) fn after<V: Version>(
         &mut self,
         failed: Attempt,
         reason: Reason,
         method: &str,
         replayable: bool,
         record: &mut Record,
-    ) -> Tried {
+    ) -> Tried<V> {
         match self.again(failed, method, replayable, record) {
             Some(backoff) => Tried::Again(backoff),
             None => Tried::Refused(reason.into()),

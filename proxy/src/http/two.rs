@@ -2,10 +2,12 @@
 //!
 //! Streams keep their back-pressure: a window is released when the bytes went
 //! on, not when they came. Resets that the application made are passed on with
-//! their code. Fields go through unchanged but for the mesh's own.
+//! their code. Fields go through unchanged but for the mesh's own. A WebSocket
+//! (RFC 8441) ends in `tunnel`.
 
 mod caller;
 mod endpoint;
+mod tunnel;
 
 use std::future::poll_fn;
 
@@ -13,11 +15,12 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
 
-use super::message::{self, Break};
+use super::message::{self, Break, Carried};
 use crate::discovery::FieldEdits;
 
 pub(super) use caller::{Answer, Incoming, Request};
 use endpoint::{Outgoing, Responding, Response, Upstream};
+use tunnel::End;
 
 #[derive(Debug)]
 pub(crate) enum Two {}
@@ -33,18 +36,25 @@ impl message::Version for Two {
     type Responding = Responding;
 
     fn copy(request: &Request) -> Option<Request> {
-        Some(Request(request.0.clone()))
+        (!request.is_websocket()).then(|| Request(request.0.clone()))
     }
 
     async fn tunnel(
-        _: &mut Incoming,
-        _: &mut Outgoing,
-        _: &mut Responding,
+        incoming: &mut Incoming,
+        outgoing: &mut Outgoing,
+        responding: &mut Responding,
         answer: &mut Answer,
+        carried: &Carried,
     ) -> Result<(), Break> {
-        // RFC 9113 §8.6: HTTP/2 has no 101.
-        message::Answer::abort(answer, Some(h2::Reason::PROTOCOL_ERROR));
-        Err(Break::Gone)
+        let (Some(from), Some(to)) = (&mut responding.body, &mut answer.stream) else {
+            return Err(Break::Gone);
+        };
+        let endpoint = End {
+            from,
+            to: &mut outgoing.0,
+        };
+        let caller = End { from: incoming, to };
+        tunnel::carry(caller, endpoint, carried).await
     }
 }
 

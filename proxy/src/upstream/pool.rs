@@ -10,6 +10,7 @@ mod dial;
 mod lease;
 mod multiplexed;
 mod room;
+mod settled;
 mod view;
 
 use std::{

@@ -3,9 +3,11 @@
 
 use std::{cell::RefCell, net::TcpListener, time::Duration};
 
+use http::HeaderMap;
 use nix::sys::signal::{Signal, kill};
 use socket2::{Domain, Socket, Type};
 use weft_tests::{
+    http2::Application,
     probe::Raw,
     recorder::{Recorder, Say, has_head},
     rogue::{self, Authority, Server, Validity},
@@ -29,6 +31,8 @@ pub(super) struct Shop {
     _neighbour: Pod,
     _lost: [Pod; 2],
     recorders: Vec<Recorder>,
+    /// Speaks HTTP/2, and announces no WebSockets over it.
+    two: Application,
     rogues: Vec<Server>,
     /// Accepts nobody: two connections fill it.
     _full: (Socket, Vec<std::net::TcpStream>),
@@ -93,6 +97,7 @@ fn manifests() -> String {
         ("guarded", 8007),
         ("strict", 8008),
         ("refused", 8009),
+        ("two", 8011),
         ("routed", 8000),
         ("broken", 8000),
     ] {
@@ -200,6 +205,7 @@ impl Shop {
         let mesh = World::with(true, &manifests(), &knobs);
         let app = mesh.idle("shop/app-0");
         let recorders = application(&app);
+        let two = Application::start(app.listen(8011), HeaderMap::new(), HeaderMap::new());
         let client = mesh.idle("shop/client-0");
         let neighbour = mesh.idle("shop/neighbour-0");
         let [uncertified, unconfigured] =
@@ -232,6 +238,7 @@ impl Shop {
             _neighbour: neighbour,
             _lost: lost,
             recorders,
+            two,
             rogues,
             _full: full,
             held: RefCell::default(),
@@ -304,6 +311,8 @@ impl Shop {
         // The last one proves to be who it should be, and says no.
         let liars = self.rogues.iter().take(3);
         all.extend(liars.flat_map(Server::bytes));
+        let asked = self.two.take();
+        all.extend(asked.iter().flat_map(|asked| asked.target.bytes()));
         all
     }
 

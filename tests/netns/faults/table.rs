@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use http::Request;
 use nix::sys::signal::Signal;
 use weft_tests::{
     http2,
@@ -94,6 +95,25 @@ fn grpc(shop: &Shop, service: &str, path: &str) -> Seen {
             grpc: call.grpc_status,
             told: call.field("proxy-status").unwrap_or_default().to_owned(),
         },
+        Err(_) => Seen::Broken(Ended::Reset),
+    }
+}
+
+/// A request with HTTP/2.
+fn call(shop: &Shop, service: &str, request: Request<()>) -> Seen {
+    let stream = shop.client.connect(service, 80);
+    match http2::call(stream, request) {
+        Ok(call) => Seen::Answer(Answer {
+            status: call.status,
+            head: call
+                .fields
+                .iter()
+                .fold(String::new(), |head, (name, value)| {
+                    let value = value.to_str().expect("ours are text");
+                    format!("{head}\n{name}: {value}")
+                }),
+            body: call.body,
+        }),
         Err(_) => Seen::Broken(Ended::Reset),
     }
 }
@@ -219,6 +239,31 @@ pub(super) const TABLE: &[Row] = &[
                 "plain",
                 b"CONNECT app:80 HTTP/1.1\r\nHost: app:80\r\n\r\n",
             )
+        },
+    },
+    Row {
+        fault: "connect-method",
+        how: "CONNECT over HTTP/2",
+        tells: Tells::Caller,
+        reach: Reach::Nothing,
+        provoke: |shop| {
+            [
+                http2::connect("app:80", None),
+                http2::connect("http://app/", Some("connect-udp")),
+                http2::connect("http://app/", Some("weft1-h1")),
+            ]
+            .map(|request| call(shop, "two", request))
+            .into()
+        },
+    },
+    Row {
+        fault: "websocket-unsupported",
+        how: "a WebSocket over HTTP/2 to an application that announces none",
+        tells: Tells::Called,
+        reach: Reach::Nothing,
+        provoke: |shop| {
+            let request = http2::connect("http://app/chat", Some("websocket"));
+            vec![call(shop, "two", request)]
         },
     },
     // ── where it should go ──────────────────────────────────────────────────

@@ -32,6 +32,7 @@ use crate::{
 
 mod places;
 mod routes;
+mod websockets;
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";

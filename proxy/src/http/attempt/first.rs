@@ -48,12 +48,13 @@ impl Way<'_, '_> {
                 let Some(head) = head.transpose()? else {
                     return Ok(None);
                 };
-                if (100..200).contains(&head.status()) && head.status() != 101 {
+                if (100..200).contains(&head.status()) && !head.is_switch() {
                     answer.informational(head).await?;
                     continue;
                 }
                 let mut chunk = None;
-                while peeks && is_grpc(&head) && !head.is_end() && chunk.is_none() {
+                let has_body = !head.is_end() && !head.is_switch();
+                while peeks && is_grpc(&head) && has_body && chunk.is_none() {
                     chunk = match pumping.with(responding.next()).await?? {
                         Chunk::Data(data) if data.is_empty() => None,
                         other => Some(other),

@@ -21,7 +21,7 @@ use super::{GRPC_STATUS, first::Stop, number};
 pub(super) enum Passed {
     /// With the gRPC status of its trailers.
     Whole(Option<u8>),
-    /// 101: what follows is no longer HTTP.
+    /// What follows is no longer HTTP.
     Switched,
     Broken(Broken),
     CallerLeft,
@@ -79,10 +79,10 @@ impl<'a, V: Version> Passing<'a, V> {
         idle: Option<Duration>,
     ) -> Result<Option<u8>, Option<Stop>> {
         let is_end = head.is_end();
-        self.is_switching = head.status() == 101;
+        self.is_switching = head.is_switch();
         self.answer.head(head, is_end).await.map_err(stop)?;
         let mut status = None;
-        if is_end {
+        if is_end || self.is_switching {
             return self.rest(status, pumping, idle).await;
         }
         loop {

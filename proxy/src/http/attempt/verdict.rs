@@ -16,6 +16,8 @@ pub(super) fn of_fault(reason: Reason) -> Verdict {
         | Reason::AccessDenied
         | Reason::AmbiguousPath
         | Reason::MalformedRequest
+        | Reason::ConnectMethod
+        | Reason::WebsocketUnsupported
         | Reason::HeadersTooLarge
         | Reason::TargetTooLong => Verdict::Ignore,
         _ => Verdict::Failure,

@@ -41,6 +41,10 @@ impl message::Response for Response {
     fn is_end(&self) -> bool {
         matches!(self.framing, Framing::None | Framing::Length(0))
     }
+
+    fn is_switch(&self) -> bool {
+        self.head.status() == 101
+    }
 }
 
 impl message::Trailers for Box<Fields> {

@@ -1,14 +1,15 @@
 //! HTTP/2 as `server` reads it: streams, and lanes among them.
 //!
 //! Streams and lanes are futures of the connection's own task. Lanes are for
-//! peer proxies alone; every other CONNECT is refused by name.
+//! peer proxies alone, WebSockets (RFC 8441) are requests like others; every
+//! other CONNECT is refused by name.
 
 use std::{future::poll_fn, pin::pin};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use h2::{RecvStream, ext::Protocol, server::SendResponse};
-use http::{Method, Response, StatusCode};
+use h2::{RecvStream, server::SendResponse};
+use http::{Response, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -46,10 +47,10 @@ impl<P: Planner> Server<P> {
             .max_header_list_size(header_list(&self.limits()).saturating_mul(2))
             .max_pending_accept_reset_streams(config.resets)
             .max_local_error_reset_streams(Some(config.resets))
-            .max_send_buffer_size(SEND_BUFFER);
-        if self.is_mesh {
-            builder.enable_connect_protocol();
-        }
+            .max_send_buffer_size(SEND_BUFFER)
+            // For lanes and WebSockets. Announced before it is known whether the
+            // application takes those: a client reads it once, at the start.
+            .enable_connect_protocol();
         let starts = if self.is_mesh {
             Starts::AtOnce
         } else {
@@ -116,12 +117,13 @@ impl<P: Planner> Server<P> {
         reason = "a stream's future has a box of its own"
     )]
     async fn stream(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
-        if request.method() == Method::CONNECT {
-            Box::pin(self.connect(request, respond)).await;
-            return;
-        }
         let (parts, body) = request.into_parts();
         let mut request = two::Request(parts);
+        let is_tunnel = request.is_websocket();
+        if request.is_connect() && !is_tunnel {
+            Box::pin(self.connect(&request, body, respond)).await;
+            return;
+        }
         let host = request.settle_host();
         let field = |name: &str| request.0.headers.get(name).map(|value| value.as_bytes());
         let attempt = if self.is_mesh {
@@ -148,7 +150,11 @@ impl<P: Planner> Server<P> {
         let answer = two::Answer::new(respond, &request, self.is_mesh);
         let refused = host.and_then(|()| self.fits(&request));
         let mut call = Call::<Two> {
-            body: two::Incoming::new(body),
+            body: if is_tunnel {
+                two::Incoming::of_tunnel(body)
+            } else {
+                two::Incoming::new(body)
+            },
             answer,
             request,
             attempt,
@@ -177,8 +183,13 @@ impl<P: Planner> Server<P> {
     }
 
     /// A lane of a peer proxy; every other CONNECT is refused by name.
-    async fn connect(&self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        let protocol = request.extensions().get::<Protocol>();
+    async fn connect(
+        &self,
+        request: &two::Request,
+        body: RecvStream,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let protocol = request.protocol();
         let is_lane =
             self.is_mesh && protocol.is_some_and(|protocol| protocol.as_str() == LANE_PROTOCOL);
         if !is_lane {
@@ -186,8 +197,7 @@ impl<P: Planner> Server<P> {
                 method: b"CONNECT",
                 ..Head::default()
             });
-            let request = two::Request(request.into_parts().0);
-            let mut answer = two::Answer::new(respond, &request, self.is_mesh);
+            let mut answer = two::Answer::new(respond, request, self.is_mesh);
             self.answer_fault::<Two>(Reason::ConnectMethod, "", &mut answer, record)
                 .await;
             return;
@@ -196,8 +206,7 @@ impl<P: Planner> Server<P> {
         *accepted.status_mut() = StatusCode::OK;
         // It fails only where the peer took the lane back meanwhile.
         if let Ok(sender) = respond.send_response(accepted, false) {
-            self.http1(Wire::accepted_lane(request.into_body(), sender))
-                .await;
+            self.http1(Wire::accepted_lane(body, sender)).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, sync::Arc};
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream, server::SendResponse};
+use h2::{RecvStream, SendStream, ext::Protocol, server::SendResponse};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts as RequestParts,
 };
@@ -27,7 +27,23 @@ pub(crate) struct Request(pub(in crate::http) RequestParts);
 impl Request {
     pub(in crate::http) fn is_grpc(&self) -> bool {
         let kind = self.0.headers.get(header::CONTENT_TYPE);
-        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        // To CONNECT the 200 of a gRPC answer would open a tunnel.
+        !self.is_connect()
+            && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    }
+
+    pub(in crate::http) fn is_connect(&self) -> bool {
+        self.0.method == Method::CONNECT
+    }
+
+    /// RFC 8441 §4. What an application may open with `:protocol`, and nothing else.
+    pub(in crate::http) fn is_websocket(&self) -> bool {
+        let protocol = self.protocol().map(Protocol::as_str);
+        self.is_connect() && protocol.is_some_and(|it| it.eq_ignore_ascii_case("websocket"))
+    }
+
+    pub(in crate::http) fn protocol(&self) -> Option<&Protocol> {
+        self.0.extensions.get()
     }
 
     /// RFC 9113 §6.5.2: what SETTINGS_MAX_HEADER_LIST_SIZE counts.
@@ -118,6 +134,7 @@ pub(crate) struct Incoming {
     stream: RecvStream,
     /// Handed out and not yet released.
     unreleased: usize,
+    is_tunnel: bool,
 }
 
 impl Incoming {
@@ -125,6 +142,15 @@ impl Incoming {
         Self {
             stream,
             unreleased: 0,
+            is_tunnel: false,
+        }
+    }
+
+    /// Its bytes wait until the tunnel is there: an attempt sends none of them.
+    pub(in crate::http) fn of_tunnel(stream: RecvStream) -> Self {
+        Self {
+            is_tunnel: true,
+            ..Self::new(stream)
         }
     }
 
@@ -149,7 +175,7 @@ impl Incoming {
 
 impl message::Incoming<HeaderMap> for Incoming {
     fn is_end(&self) -> bool {
-        self.stream.is_end_stream()
+        self.is_tunnel || self.stream.is_end_stream()
     }
 
     async fn next(&mut self) -> Result<Chunk<HeaderMap>, Break> {
@@ -160,7 +186,7 @@ impl message::Incoming<HeaderMap> for Incoming {
 #[derive(Debug)]
 pub(crate) struct Answer {
     respond: SendResponse<Bytes>,
-    stream: Option<SendStream<Bytes>>,
+    pub(super) stream: Option<SendStream<Bytes>>,
     /// What the final head gets.
     edits: Option<Arc<FieldEdits>>,
     is_grpc: bool,

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use h2::{SendStream, client::ResponseFuture};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header,
     response::Parts as ResponseParts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -36,6 +36,7 @@ use super::{
 pub(crate) struct Response {
     pub(super) parts: ResponseParts,
     pub(super) is_end: bool,
+    pub(super) is_switch: bool,
 }
 
 impl message::Response for Response {
@@ -49,6 +50,10 @@ impl message::Response for Response {
 
     fn is_end(&self) -> bool {
         self.is_end
+    }
+
+    fn is_switch(&self) -> bool {
+        self.is_switch
     }
 }
 
@@ -88,35 +93,20 @@ impl message::Upstream<Request> for Upstream {
         edit: Edit<'_>,
         last: bool,
     ) -> Result<(Outgoing, Responding), Broken> {
-        let mut head = http::Request::new(());
-        *head.method_mut() = request.0.method.clone();
-        *head.uri_mut() = request.0.uri.clone();
-        *head.version_mut() = http::Version::HTTP_2;
-        *head.headers_mut() = request.0.headers.clone();
-        let host = edit.filters.and_then(|filters| filters.host.as_ref());
-        if edit.path.is_some() || host.is_some() {
-            *head.uri_mut() = with(&request.0.uri, edit.path, host);
+        let is_websocket = request.is_websocket();
+        if is_websocket && !edit.mesh {
+            let taken = self.stream.takes_websockets(&self.sender).await;
+            taken.map_err(Broken::unread)?;
         }
-        if let Some(filters) = edit.filters {
-            super::edit(head.headers_mut(), &filters.fields);
-        }
-        if host.is_some() {
-            // The target names it now.
-            head.headers_mut().remove(header::HOST);
-        }
-        answer::strip(head.headers_mut());
-        if edit.mesh && edit.attempt > 1 {
-            head.headers_mut().insert(
-                HeaderName::from_static(ATTEMPT),
-                HeaderValue::from(edit.attempt),
-            );
-        }
-        match self.sender.send_request(head, last) {
+        // A tunnel's end is told in it.
+        let last = last && !is_websocket;
+        match self.sender.send_request(head(request, edit), last) {
             Ok((response, stream)) => {
                 let responding = Responding {
                     response: Some(response),
                     body: None,
                     place: self.stream,
+                    is_websocket,
                 };
                 Ok((Outgoing(stream), responding))
             }
@@ -127,6 +117,36 @@ impl message::Upstream<Request> for Upstream {
     fn release(_pool: &Pool, _outgoing: Outgoing, _responding: Responding) {
         // Its stream is over; the connection never left the pool.
     }
+}
+
+fn head(request: &Request, edit: Edit<'_>) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.0.method.clone();
+    *head.uri_mut() = request.0.uri.clone();
+    *head.version_mut() = http::Version::HTTP_2;
+    *head.headers_mut() = request.0.headers.clone();
+    if let Some(protocol) = request.protocol() {
+        head.extensions_mut().insert(protocol.clone());
+    }
+    let host = edit.filters.and_then(|filters| filters.host.as_ref());
+    if edit.path.is_some() || host.is_some() {
+        *head.uri_mut() = with(&request.0.uri, edit.path, host);
+    }
+    if let Some(filters) = edit.filters {
+        super::edit(head.headers_mut(), &filters.fields);
+    }
+    if host.is_some() {
+        // The target names it now.
+        head.headers_mut().remove(header::HOST);
+    }
+    answer::strip(head.headers_mut());
+    if edit.mesh && edit.attempt > 1 {
+        head.headers_mut().insert(
+            HeaderName::from_static(ATTEMPT),
+            HeaderValue::from(edit.attempt),
+        );
+    }
+    head
 }
 
 /// The same target with another path or host; the query stays.
@@ -149,7 +169,7 @@ fn with(uri: &Uri, path: Option<&[u8]>, host: Option<&HeaderValue>) -> Uri {
 }
 
 #[derive(Debug)]
-pub(crate) struct Outgoing(SendStream<Bytes>);
+pub(crate) struct Outgoing(pub(super) SendStream<Bytes>);
 
 impl message::Outgoing<HeaderMap> for Outgoing {
     async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
@@ -172,8 +192,10 @@ impl message::Outgoing<HeaderMap> for Outgoing {
 #[derive(Debug)]
 pub(crate) struct Responding {
     response: Option<ResponseFuture>,
-    body: Option<Incoming>,
+    pub(super) body: Option<Incoming>,
     place: Stream,
+    /// A success switches.
+    is_websocket: bool,
 }
 
 impl message::Responding<Response, HeaderMap> for Responding {
@@ -190,15 +212,25 @@ impl message::Responding<Response, HeaderMap> for Responding {
         })
         .await;
         match head {
+            // RFC 9113 §8.6: HTTP/2 has no 101.
+            Ok((parts, None)) if parts.status == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(Broken::new(Reason::MalformedResponse))
+            }
             Ok((parts, None)) => Ok(Response {
                 parts,
                 is_end: false,
+                is_switch: false,
             }),
             Ok((parts, Some(body))) => {
                 self.response = None;
-                let is_end = body.is_end_stream();
+                let is_switch = self.is_websocket && parts.status.is_success();
+                let is_end = body.is_end_stream() && !is_switch;
                 self.body = Some(Incoming::new(body));
-                Ok(Response { parts, is_end })
+                Ok(Response {
+                    parts,
+                    is_end,
+                    is_switch,
+                })
             }
             Err(error) => Err(broken(&error, &self.place)),
         }

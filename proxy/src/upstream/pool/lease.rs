@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::multiplexed::State;
@@ -76,6 +78,14 @@ impl Stream {
     /// broke (TLS 1.3 tells late). The request was never read then.
     pub(crate) fn refusal(&self) -> Option<Reason> {
         self.connection.refusal()
+    }
+
+    /// Of an application. Peer proxies take WebSockets as they take lanes.
+    ///
+    /// # Errors
+    /// Why it can't be asked for one; nothing was sent.
+    pub(crate) async fn takes_websockets(&self, sender: &SendRequest<Bytes>) -> Result<(), Reason> {
+        self.connection.settled().takes_websockets(sender).await
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     wire::LANE_PROTOCOL,
 };
 
-use super::{Config, Stream};
+use super::{Config, Stream, settled::Settled};
 use crate::upstream::{connect::Connector, queue};
 
 /// An open connection, as the pool keeps it.
@@ -57,10 +57,11 @@ pub(super) struct State {
     /// A stream has ended while somebody waits for such a place.
     is_wanted: Cell<bool>,
     driver: RefCell<Option<Waker>>,
+    settled: Settled,
 }
 
 impl State {
-    fn new(number: u64, refusal: Option<Refusal>, places: Arc<Places>) -> Self {
+    fn new(number: u64, refusal: Option<Refusal>, places: Arc<Places>, settled: Settled) -> Self {
         Self {
             number,
             streams: Cell::new(0),
@@ -71,6 +72,7 @@ impl State {
             places,
             is_wanted: Cell::new(false),
             driver: RefCell::default(),
+            settled,
         }
     }
 
@@ -93,6 +95,10 @@ impl State {
                 driver.wake();
             }
         }
+    }
+
+    pub(super) fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     pub(super) fn refusal(&self) -> Option<Reason> {
@@ -159,6 +165,7 @@ pub(super) async fn open(
         .max_send_buffer_size(SEND_BUFFER);
     let broken = |_| Reason::StreamRefused;
     let refusal;
+    let mut ping = None;
     let (sender, connection, session): (_, Running, _) = match target.endpoint.security {
         Security::Mesh { .. } => {
             let mesh = connector
@@ -173,11 +180,12 @@ pub(super) async fn open(
                 .tcp(target.endpoint.address, target.connect)
                 .await?;
             refusal = None;
-            let (sender, connection) = builder.handshake(stream).await.map_err(broken)?;
+            let (sender, mut connection) = builder.handshake(stream).await.map_err(broken)?;
+            ping = connection.ping_pong();
             (sender, Box::pin(connection), None)
         }
     };
-    let state = Rc::new(State::new(number, refusal, places));
+    let state = Rc::new(State::new(number, refusal, places, Settled::new(ping)));
     let driver = Driver {
         connection,
         state: Rc::clone(&state),
