@@ -33,6 +33,7 @@ mod detect;
 mod record;
 pub mod redirect;
 mod tls;
+pub mod unverified;
 mod wire;
 
 // Decisions.

@@ -18,13 +18,13 @@ use rcgen::{
     Issuer, KeyPair, SanType,
 };
 use tokio_rustls::rustls::{
-    self, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme, StreamOwned,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    self, ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
+    StreamOwned,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::WebPkiClientVerifier,
 };
+use weft_proxy::unverified;
 
 /// Between HTTP proxies.
 pub const HTTP: &str = "weft1-h2";
@@ -252,7 +252,8 @@ pub fn client(stream: TcpStream, credentials: Option<Credentials>, alpn: &str) -
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider knows TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody));
+        // The tests are about what the server believes.
+        .with_custom_certificate_verifier(unverified::verifier(provider()));
     let mut config = match credentials {
         None => builder.with_no_client_auth(),
         Some(Credentials { chain, key }) => builder
@@ -264,45 +265,4 @@ pub fn client(stream: TcpStream, credentials: Option<Credentials>, alpn: &str) -
     let connection =
         ClientConnection::new(Arc::new(config), name).expect("the configuration is whole");
     StreamOwned::new(connection, stream)
-}
-
-/// Believes every server: the tests are about what the server believes.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

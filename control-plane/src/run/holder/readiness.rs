@@ -9,7 +9,6 @@
 
 mod grpc;
 mod probe;
-mod tls;
 
 use std::{fs::File, net::IpAddr, time::Duration};
 

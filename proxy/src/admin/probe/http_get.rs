@@ -1,10 +1,7 @@
 //! The kubelet's httpGet: headers, redirects and TLS as it does them
 //! (pkg/probe/http).
-//!
-//! HTTPS is not verified: a probe asks whether the application answers, not who
-//! it is, and certificates of pods are rarely made for their addresses.
 
-use std::{future::pending, io, sync::Arc};
+use std::{future::pending, io};
 
 use bytes::Bytes;
 use http::{
@@ -16,17 +13,9 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::{CryptoProvider, aws_lc_rs},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    },
-};
 
 use super::From;
+use crate::unverified;
 
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,9 +90,7 @@ impl HttpGet {
         match target.scheme {
             Scheme::Http => exchange(stream, request).await,
             Scheme::Https => {
-                let connector = TlsConnector::from(Arc::new(unverified()?));
-                let name = ServerName::from(from.address);
-                let stream = connector.connect(name, stream).await?;
+                let stream = unverified::connect(stream, from.address).await?;
                 Box::pin(exchange(stream, request)).await
             }
         }
@@ -259,56 +246,6 @@ async fn read(response: Response<Incoming>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn unverified() -> io::Result<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    Ok(builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth())
-}
-
-/// For probes alone.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn has_scheme(location: &str) -> bool {

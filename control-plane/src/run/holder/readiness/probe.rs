@@ -19,8 +19,9 @@ use tokio::{
     sync::oneshot,
     time::timeout,
 };
+use weft_proxy::unverified;
 
-use super::{Place, grpc, tls};
+use super::{Place, grpc};
 use crate::run::{holder::processes, own_stage};
 
 /// Of the answer's first line; more is none.
@@ -149,7 +150,7 @@ impl Probe {
                     request,
                 } => {
                     let stream = connect(at).await?;
-                    get(tls::connect(stream, at.ip()).await?, request).await
+                    get(unverified::connect(stream, at.ip()).await?, request).await
                 }
                 Self::Grpc { at, service } => grpc::check(connect(at).await?, service).await,
                 Self::Exec(command) => exec(place, command).await,
