@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     clock::Wall,
-    cluster::{Cluster, Failure, call, metrics::Metrics},
+    cluster::{Cluster, Failure, REPLICAS, call, metrics::Metrics},
     serve::{
         hub::{Hub, Stopping, Summary},
         replicas::caller::{Caller, Untold},
@@ -50,8 +50,7 @@ pub(crate) struct Replica {
 /// none, and will read what holds then.
 pub(crate) async fn others(cluster: &Cluster) -> Result<Vec<Replica>, Failure> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let ours = "app.kubernetes.io/name=weft,app.kubernetes.io/component=control-plane";
-    let found = call(pods.list(&ListParams::default().labels(ours))).await?;
+    let found = call(pods.list(&ListParams::default().labels(REPLICAS))).await?;
     let runs = |pod: &&Pod| {
         let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
         !matches!(phase, Some("Pending" | "Succeeded" | "Failed"))
