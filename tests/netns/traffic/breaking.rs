@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -18,10 +18,29 @@ use weft_tests::{
 
 use super::{Answers, Shop, always, ms, named, policy};
 
-/// With a status that the test sets.
-fn switched(status: &Arc<AtomicU16>) -> Answers {
-    let status = Arc::clone(status);
-    Box::new(move |_| Answer::status(status.load(Ordering::SeqCst), "switched"))
+/// Fails until the test mends it.
+#[derive(Default)]
+struct Broken {
+    is_mended: AtomicBool,
+    /// When it was asked and failed.
+    failures: Mutex<Vec<Instant>>,
+}
+
+impl Broken {
+    fn answers(self: &Arc<Self>) -> Answers {
+        let broken = Arc::clone(self);
+        Box::new(move |_| {
+            if broken.is_mended.load(Ordering::SeqCst) {
+                return Answer::status(200, "mended");
+            }
+            broken.failures.lock().unwrap().push(Instant::now());
+            Answer::status(500, "broken")
+        })
+    }
+
+    fn failures(&self) -> Vec<Instant> {
+        self.failures.lock().unwrap().clone()
+    }
 }
 
 /// What the client's proxy tells of an endpoint.
@@ -43,12 +62,12 @@ fn exactly_so_many_failures_eject_then_a_probe_asks_and_times_grow() {
         return;
     }
     for workers in ["1", "4"] {
-        let status = Arc::new(AtomicU16::new(500));
+        let broken = Arc::new(Broken::default());
         let rule = "  loadBalancing: {algorithm: RoundRobin}\n  circuitBreaking: {consecutiveFailures: 4, baseEjection: 200ms, maxEjection: 700ms}";
         let shop = Shop::with(
             &policy(rule),
             &[("WEFT_WORKERS", workers)],
-            [switched(&status), named(1)],
+            [broken.answers(), named(1)],
         );
         let mut plan = Load::new(shop.web());
         (plan.connections, plan.requests, plan.think) = (4, Some(25), Duration::ZERO);
@@ -73,25 +92,20 @@ fn exactly_so_many_failures_eject_then_a_probe_asks_and_times_grow() {
 
         // Probes fail: out again, each time for longer.
         let to = shop.web();
-        let times = traffic::run(&shop.client, || async move {
-            let (mut one, mut times, mut last) = (One::new(to), Vec::new(), first);
-            while times.len() < 3 {
-                // From before one failed to after the next did: a slow machine
-                // makes that longer, never shorter.
-                let sent = Instant::now();
-                let reply = one.get("/").await.unwrap();
-                if reply.status == 500 {
-                    times.push(last.elapsed());
-                    last = sent;
-                }
-                assert!(first.elapsed() < wait::PATIENCE);
-                tokio::time::sleep(ms(1)).await;
-            }
-            times
+        let before = broken.failures().len();
+        let mut plan = Load::new(to);
+        plan.connections = 1;
+        let (_, probes) = traffic::during(&shop.client, &plan, || {
+            wait::until("three probes", || {
+                let probes = broken.failures().split_off(before);
+                (probes.len() >= 3).then_some(probes)
+            })
         });
-        // Doubled, then as long as the longest.
-        assert!(times[1] >= ms(399) && times[2] >= ms(699), "{times:?}");
-        status.store(200, Ordering::SeqCst);
+        // From before one has failed to when the next one is asked: a slow machine
+        // makes that longer, never shorter. Doubled, then as long as the longest.
+        let times = [probes[1] - probes[0], probes[2] - probes[1]];
+        assert!(times[0] >= ms(399) && times[1] >= ms(699), "{times:?}");
+        broken.is_mended.store(true, Ordering::SeqCst);
         let back = || (breaker(&shop.client, "shop/web-0")["state"] == "in").then_some(());
         wait::until("the endpoint to be back", || {
             let _ = traffic::run(&shop.client, || async move { One::new(to).get("/").await });
