@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+mod injection;
 mod name;
 mod origin;
 mod policy;
@@ -19,6 +20,7 @@ mod resolved;
 mod route;
 mod verdict;
 
+pub use injection::{INJECT, wants_proxy};
 pub use name::{Name, Named};
 pub use origin::{Moved, Origin};
 pub use policy::{
@@ -242,10 +244,10 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Container ports by name, for named target ports.
     pub ports: Arc<BTreeMap<String, u16>>,
-    /// What its own label `weft.dev/inject` says; `None`: its namespace decides.
-    pub inject: Option<bool>,
-    /// What that label says where `inject` is what the webhook has done: a pod
-    /// may ask for a proxy and have none.
+    /// Whether it has been given a proxy; `None`: nobody says, so it has what it
+    /// is to have (`wants_proxy`).
+    pub injected: Option<bool>,
+    /// What its own label `weft.dev/inject` says.
     pub asked: Option<bool>,
     /// Shares its node's addresses, so it has no proxy and owns none of them.
     pub host_network: bool,

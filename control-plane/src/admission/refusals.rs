@@ -124,7 +124,7 @@ fn pod_security(it: &Pod, namespace: &Namespace) -> Result<(), Refusal> {
         format!(
             "label the namespace {ENFORCE}=privileged (kubectl label --overwrite namespace {name} {ENFORCE}=privileged), \
              or keep the pod out of the mesh by its label {}=disabled",
-            crate::sources::manifest::pod::INJECT
+            crate::model::INJECT
         ),
     ))
 }

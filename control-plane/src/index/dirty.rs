@@ -79,9 +79,9 @@ impl Dirty {
         }
     }
 
-    /// Its pods that don't say themselves whether they have a proxy.
+    /// Its pods of which nobody says whether they have a proxy.
     fn namespace(&mut self, tables: &Tables, it: &Namespace) {
-        let silent = |pod: &&Pod| pod.inject.is_none();
+        let silent = |pod: &&Pod| pod.injected.is_none();
         let pods = tables
             .pods_by_namespace
             .of(&it.name)

@@ -16,7 +16,7 @@ use std::{
 use super::tables::{Reference, Slice, Tables, is_selected};
 use crate::model::{
     Distribution, Endpoint, Hints, Name, Pod, Protocol, Service, ServicePort, SliceEndpoint,
-    TargetPort,
+    TargetPort, wants_proxy,
 };
 
 /// Who may be endpoints of this Service, in slices or by its selector.
@@ -164,16 +164,11 @@ pub(super) fn of_pod(
 }
 
 pub(super) fn is_meshed(tables: &Tables, pod: &Pod) -> bool {
-    let of_namespace = || {
-        let namespace = tables.namespaces.get(&pod.name.namespace);
-        namespace
-            .and_then(|it| it.labels.get(INJECT))
-            .is_some_and(|it| it == "enabled")
-    };
-    !pod.host_network && pod.inject.unwrap_or_else(of_namespace)
+    let namespace = tables.namespaces.get(&pod.name.namespace);
+    let is_to_be = || wants_proxy(namespace, pod.asked);
+    !pod.host_network && pod.injected.unwrap_or_else(is_to_be)
 }
 
-const INJECT: &str = "weft.dev/inject";
 type Listing<'a> = (&'a Slice, &'a SliceEndpoint);
 
 fn listings_of<'a>(

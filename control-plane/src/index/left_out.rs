@@ -1,30 +1,27 @@
 //! Which pods ask for a proxy and have none.
 //!
-//! Asked through `Index` by who tells people of them. The choice is that of the
-//! webhook's selectors (charts/weft/templates/webhooks.yaml). Only a cluster has
-//! such pods: elsewhere what a label says is what holds.
+//! Asked through `Index` by who tells people of them. Only a cluster has such
+//! pods: elsewhere what labels say is what holds.
 //!
 //! Pure.
 
-use crate::model::{Namespace, Pod};
+use crate::model::{Namespace, Pod, wants_proxy};
 
-const INJECT: &str = "weft.dev/inject";
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
 pub(super) fn is_left_out(namespace: &Namespace, pod: &Pod) -> bool {
-    let asks = match namespace.labels.get(INJECT).map(String::as_str) {
-        Some("enabled") => pod.asked != Some(false),
-        Some("disabled") => false,
-        _ => pod.asked == Some(true),
-    };
-    asks && pod.inject == Some(false) && !pod.host_network && !pod.terminating && !pod.finished
+    wants_proxy(Some(namespace), pod.asked)
+        && pod.injected == Some(false)
+        && !pod.host_network
+        && !pod.terminating
+        && !pod.finished
 }
 
 /// The namespace, and the Pod Security Standard by which it refuses what its
 /// own label asks for.
 pub(super) fn refusing(namespace: &Namespace) -> Option<(&str, &str)> {
-    let of = |key: &str| namespace.labels.get(key).map(String::as_str);
-    match (of(INJECT), of(ENFORCE)) {
+    let enforced = namespace.labels.get(ENFORCE).map(String::as_str);
+    match (namespace.inject(), enforced) {
         (Some("enabled"), Some(level @ ("baseline" | "restricted"))) => {
             Some((&namespace.name, level))
         }
@@ -35,6 +32,7 @@ pub(super) fn refusing(namespace: &Namespace) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::INJECT;
 
     fn namespace(labels: &[(&str, &str)]) -> Namespace {
         let labels = labels.iter();
@@ -47,30 +45,19 @@ mod tests {
     }
 
     #[test]
-    fn the_choice_is_the_webhooks() {
+    fn a_pod_that_is_to_have_a_proxy_and_has_none_is_left_out() {
         let plain = |asked: Option<bool>| Pod {
-            inject: Some(false),
+            injected: Some(false),
             asked,
             ..Pod::default()
         };
         let (yes, no) = (Some(true), Some(false));
-        for (label, asked, expected) in [
-            (Some("enabled"), None, true),
-            (Some("enabled"), yes, true),
-            (Some("enabled"), no, false),
-            (Some("disabled"), yes, false),
-            (None, None, false),
-            (None, yes, true),
-            (None, no, false),
-        ] {
-            let labels: Vec<_> = label.iter().map(|it| (INJECT, *it)).collect();
-            let found = is_left_out(&namespace(&labels), &plain(asked));
-            assert_eq!(found, expected, "{label:?} {asked:?}");
-        }
         let asking = namespace(&[(INJECT, "enabled")]);
+        assert!(is_left_out(&asking, &plain(None)));
+        assert!(!is_left_out(&asking, &plain(no)));
         let others = [
             Pod {
-                inject: yes,
+                injected: yes,
                 ..plain(None)
             },
             Pod {

@@ -63,7 +63,7 @@ fn pod(pod: &str, ip: &str, app: &str) -> Pod {
         labels: labels(&[("app", app)]).into(),
         service_account: "default".to_owned(),
         addresses: vec![ip.parse().unwrap()],
-        inject: Some(true),
+        injected: Some(true),
         ready: true,
         ..Pod::default()
     }

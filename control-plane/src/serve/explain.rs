@@ -212,7 +212,7 @@ mod tests {
         let web = Pod {
             name: Name::new("shop", "web-0"),
             service_account: "web".into(),
-            inject: Some(true),
+            injected: Some(true),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             ..Pod::default()
         };

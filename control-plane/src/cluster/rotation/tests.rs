@@ -247,7 +247,7 @@ async fn without_pods_a_rotation_runs_to_its_end_once_the_old_leaves_have_expire
 fn pod(name: &Name) -> Event {
     Event::Apply(Object::Pod(crate::model::Pod {
         name: name.clone(),
-        inject: Some(true),
+        injected: Some(true),
         ..crate::model::Pod::default()
     }))
 }

@@ -81,7 +81,7 @@ impl Looking {
             Object::Pod(model::Pod {
                 name: Name::new("shop", name),
                 uid: pod["metadata"]["uid"].as_str().unwrap().to_owned(),
-                inject: Some(false),
+                injected: Some(false),
                 ..model::Pod::default()
             })
         });

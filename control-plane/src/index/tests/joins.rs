@@ -164,7 +164,7 @@ fn a_slice_that_means_another_uid_does_not_mean_this_pod() {
 fn of_a_pod_without_a_proxy_the_slices_address_is_enough() {
     let bare = Pod {
         addresses: Vec::new(),
-        inject: Some(false),
+        injected: Some(false),
         ..pod("shop/db-0", "10.0.0.1", "db")
     };
     let index = applied([
@@ -317,11 +317,12 @@ fn a_slice_says_where_an_endpoint_runs_and_whom_it_is_for() {
 #[test]
 fn the_namespace_decides_where_the_pod_is_silent() {
     let silent = Pod {
-        inject: None,
+        injected: None,
         ..pod("shop/cart-0", "10.0.0.1", "cart")
     };
     let no = Pod {
-        inject: Some(false),
+        injected: None,
+        asked: Some(false),
         ..pod("shop/cart-1", "10.0.0.2", "cart")
     };
     let mut index = applied([Object::Pod(silent), Object::Pod(no)]);
@@ -337,6 +338,33 @@ fn the_namespace_decides_where_the_pod_is_silent() {
         Meaning::Workload(_)
     ));
     assert_eq!(index.meaning(address("10.0.0.2:80")), Meaning::Unmeshed);
+}
+
+#[test]
+fn where_the_namespace_declines_no_pods_label_makes_it_one_of_the_mesh() {
+    let pod = |name: &str, ip: &str, injected| {
+        Object::Pod(Pod {
+            injected,
+            asked: Some(true),
+            ..pod(name, ip, "cart")
+        })
+    };
+    let mut index = applied([
+        pod("shop/cart-0", "10.0.0.1", None),
+        // Whoever gave it one knows better than any label.
+        pod("shop/cart-1", "10.0.0.2", Some(true)),
+    ]);
+    let is_meshed = |index: &Index, at: &str| {
+        let meaning = index.meaning(address(&format!("{at}:80")));
+        matches!(meaning, Meaning::Workload(_))
+    };
+    assert!(is_meshed(&index, "10.0.0.1") && is_meshed(&index, "10.0.0.2"));
+    let changes = index.apply(Event::Apply(Object::Namespace(Namespace {
+        name: "shop".to_owned(),
+        labels: labels(&[("weft.dev/inject", "disabled")]),
+    })));
+    assert!(changes.contains(&Change::Ip(ip("10.0.0.1"))));
+    assert!(!is_meshed(&index, "10.0.0.1") && is_meshed(&index, "10.0.0.2"));
 }
 
 #[test]

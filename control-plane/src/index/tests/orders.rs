@@ -151,7 +151,7 @@ fn any_slice() -> impl Strategy<Value = Object> {
 }
 
 fn any_pod() -> impl Strategy<Value = Object> {
-    let inject = option::of(any::<bool>());
+    let label = || option::of(any::<bool>());
     let port = option::of(select(&PORTS[..]));
     let excluded = collection::btree_set(select(&PORTS[..]), 0..=1);
     let addresses = collection::vec(any_ip(), 0..=2);
@@ -160,7 +160,7 @@ fn any_pod() -> impl Strategy<Value = Object> {
         0..2u8,
         any_labels(),
         addresses,
-        inject,
+        [label(), label()],
         any::<[bool; 3]>(),
         port,
         excluded,
@@ -172,7 +172,7 @@ fn any_pod() -> impl Strategy<Value = Object> {
                 uid,
                 labels,
                 addresses,
-                inject,
+                [injected, asked],
                 [ready, terminating, host_network],
                 port,
                 excluded_ports,
@@ -185,7 +185,8 @@ fn any_pod() -> impl Strategy<Value = Object> {
                     service_account: "default".to_owned(),
                     addresses,
                     ports: BTreeMap::from_iter(port.map(|port| ("web".to_owned(), port))).into(),
-                    inject,
+                    injected,
+                    asked,
                     host_network,
                     ready,
                     terminating,

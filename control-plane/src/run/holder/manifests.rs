@@ -18,7 +18,11 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::readiness::Readiness;
-use crate::run::mesh::{file_name, write_atomically};
+use crate::{
+    model::INJECT,
+    run::mesh::{file_name, write_atomically},
+    sources::manifest::pod::INJECTED,
+};
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -200,10 +204,13 @@ pub(crate) fn pod_file(template: Option<&Template>, pod: &PodState<'_>) -> (Stri
     let metadata = entry(&mut object, "metadata");
     metadata.insert("uid".to_owned(), json!(pod.uid));
     let mut labels = pod.labels.clone();
-    labels.insert(
-        "weft.dev/inject".to_owned(),
-        if pod.meshed { "enabled" } else { "disabled" }.to_owned(),
-    );
+    let said = if pod.meshed { "enabled" } else { "disabled" };
+    labels.insert(INJECT.to_owned(), said.to_owned());
+    // What is so, whatever its namespace says.
+    match pod.meshed {
+        true => labels.insert(INJECTED.to_owned(), "true".to_owned()),
+        false => labels.remove(INJECTED),
+    };
     metadata.insert("labels".to_owned(), json!(labels));
     if let Some(time) = pod.deleted {
         metadata.insert("deletionTimestamp".to_owned(), json!(time));
@@ -407,10 +414,9 @@ spec: { clusterIP: None }
             deleted: None,
         };
         let (_, object) = pod_file(manifests.pod(pod.name).as_ref(), &pod);
-        assert_eq!(
-            object["metadata"]["labels"]["weft.dev/inject"],
-            json!("enabled")
-        );
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["weft.dev/inject"], json!("enabled"));
+        assert_eq!(labels["weft.dev/injected"], json!("true"));
         assert_eq!(
             object["metadata"]["annotations"]["weft.dev/exclude-inbound-ports"],
             json!("9000")

@@ -423,7 +423,7 @@ pub(crate) fn pod(name: &str, address: &str) -> Object {
         labels: Labels::from([("app".to_owned(), app.to_owned())]).into(),
         service_account: app.to_owned(),
         addresses: vec![address.parse().unwrap()],
-        inject: Some(true),
+        injected: Some(true),
         ready: true,
         weight: 1,
         ..Pod::default()

@@ -154,7 +154,7 @@ impl Watched {
             Kind::Pod => Object::Pod(model::Pod {
                 // The webhook's label selected it and the proxy is there:
                 // whatever other labels say by now, this pod was given it.
-                inject: Some(true),
+                injected: Some(true),
                 ..pod::convert(&typed::<Pod>(value)?)?
             }),
             Kind::EndpointSlice if !has_addresses(&value) => return Ok(None),
@@ -236,7 +236,7 @@ fn without_proxy(value: &Value) -> model::Pod {
     model::Pod {
         name: name(value),
         uid: text(value, "/metadata/uid").to_owned(),
-        inject: Some(false),
+        injected: Some(false),
         asked: asked(value),
         terminating: value.pointer("/metadata/deletionTimestamp").is_some(),
         weight: 1,
@@ -250,7 +250,7 @@ fn asked(value: &Value) -> Option<bool> {
     if metadata("annotations", "kubernetes.io/config.mirror").is_some() {
         return Some(false);
     }
-    match metadata("labels", pod::INJECT) {
+    match metadata("labels", model::INJECT) {
         Some("enabled") => Some(true),
         Some("disabled") => Some(false),
         _ => None,

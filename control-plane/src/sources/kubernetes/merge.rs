@@ -269,7 +269,7 @@ mod tests {
         let pod = |inject: bool| {
             Event::Apply(Object::Pod(Pod {
                 name: Name::new("shop", "web-0"),
-                inject: Some(inject),
+                injected: Some(inject),
                 ..Pod::default()
             }))
         };

@@ -201,11 +201,11 @@ async fn everything_is_told_in_the_order_in_which_it_refers() {
         listener.pod("shop/db-0").unwrap(),
     );
     assert_eq!(
-        (cart.inject, cart.service_account.as_str()),
+        (cart.injected, cart.service_account.as_str()),
         (Some(true), "cart")
     );
     assert_eq!(
-        (db.inject, db.uid.as_str(), db.addresses.len()),
+        (db.injected, db.uid.as_str(), db.addresses.len()),
         (Some(false), "v", 0)
     );
     assert_eq!(listener.metrics.waiting(), [""; 0]);
@@ -442,7 +442,7 @@ async fn a_pod_that_comes_back_with_a_proxy_is_meshed_whichever_watch_is_first()
     listener
         .until(|it| {
             it.pod("shop/web-0")
-                .is_some_and(|it| it.inject == Some(true))
+                .is_some_and(|it| it.injected == Some(true))
         })
         .await;
     fake.delete(PODS, "shop/web-0");
@@ -456,7 +456,7 @@ fn of_a_pod_without_a_proxy_it_is_known_whether_it_asked_for_one() {
         .find(|it| it.label == "unmeshed-pods")
         .unwrap();
     let asked = |metadata: Value| match row.decode(json!({"metadata": metadata})) {
-        Ok(Some(Object::Pod(pod))) => (pod.inject, pod.asked),
+        Ok(Some(Object::Pod(pod))) => (pod.injected, pod.asked),
         other => panic!("{other:?}"),
     };
     let label = |says: &str| json!({"name": "a", "labels": {"weft.dev/inject": says}});
@@ -476,7 +476,7 @@ fn of_two_watches_that_know_a_pod_the_one_with_a_proxy_is_right() {
     let one = |is_meshed: bool| {
         Event::Apply(Object::Pod(crate::model::Pod {
             name: Name::new("shop", "web-0"),
-            inject: Some(is_meshed),
+            injected: Some(is_meshed),
             ..crate::model::Pod::default()
         }))
     };

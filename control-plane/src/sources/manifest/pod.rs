@@ -10,10 +10,10 @@ use k8s_openapi::{
 };
 
 use super::{Refusal, check};
-use crate::model::{self, Labels, Probe, ProbeKind};
+use crate::model::{self, INJECT, Labels, Probe, ProbeKind};
 
-pub(crate) const INJECT: &str = "weft.dev/inject";
-/// Written by the webhook alone, on pods that it has given a proxy.
+/// Written by the webhook alone, on pods that it has given a proxy; in a directory
+/// by who runs them.
 pub(crate) const INJECTED: &str = "weft.dev/injected";
 /// The init container that is the proxy.
 pub(crate) const PROXY: &str = "weft-proxy";
@@ -40,7 +40,10 @@ pub(crate) fn convert(it: &Pod) -> Result<model::Pod, Refusal> {
     let ports = ports(spec)?;
     Ok(model::Pod {
         uid: uid(it, &service_account, &addresses),
-        inject: inject(&labels)?,
+        injected: labels
+            .get(INJECTED)
+            .is_some_and(|it| it == "true")
+            .then_some(true),
         asked: inject(&labels)?,
         host_network: spec.host_network.unwrap_or(false),
         ready: is_ready(status),

@@ -210,7 +210,7 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
             ("side".to_owned(), 2),
         ])
         .into(),
-        inject: Some(true),
+        injected: None,
         asked: Some(true),
         host_network: false,
         ready: true,
@@ -228,6 +228,16 @@ fn a_pod_is_its_identity_addresses_ports_and_what_it_says_of_its_proxy() {
         .into(),
     };
     assert_eq!(only(POD), Object::Pod(expected));
+}
+
+#[test]
+fn a_pod_has_a_proxy_for_certain_only_where_somebody_has_given_it_one() {
+    let injected = |label: &str| match only(&POD.replace("app: cart", label)) {
+        Object::Pod(pod) => pod.injected,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(injected("weft.dev/injected: 'true'"), Some(true));
+    assert_eq!(injected("weft.dev/injected: 'false'"), None);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn state() -> State {
     let pod = Pod {
         name: cart(),
         uid: "uid".to_owned(),
-        inject: Some(true),
+        injected: Some(true),
         ..Pod::default()
     };
     state.apply(vec![Event::Apply(Object::Pod(pod))]);

@@ -12,7 +12,7 @@ async fn a_label_alone_makes_no_pod_meshed() {
     fake.put(PODS, pretends);
     fake.put(PODS, pod("web-1", "v", true));
     let listener = Listener::synced(&fake).await;
-    let inject = |name: &str| listener.pod(name).and_then(|it| it.inject);
+    let inject = |name: &str| listener.pod(name).and_then(|it| it.injected);
     assert_eq!(inject("shop/web-0"), Some(false));
     assert_eq!(inject("shop/web-1"), Some(true));
 }
