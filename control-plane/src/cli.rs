@@ -15,6 +15,7 @@ mod certify;
 mod check;
 mod explain;
 mod inject;
+mod kubeconfig;
 mod status;
 mod token;
 

@@ -28,7 +28,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{report::Report, run::mesh::Mesh};
+use crate::{cli::kubeconfig, report::Report, run::mesh::Mesh};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const LONGEST: usize = 256 * 1024 * 1024;
@@ -38,10 +38,10 @@ const LONGEST: usize = 256 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub(super) struct Whom {
     /// Directory of a mesh that `weft run` has started; default: as `weft run`, if that runs
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = IN_A_CLUSTER)]
     mesh: Option<PathBuf>,
     /// The control plane's status socket, instead of a mesh's directory
-    #[arg(long, value_name = "PATH", conflicts_with = "mesh")]
+    #[arg(long, value_name = "PATH", conflicts_with = "mesh", conflicts_with_all = IN_A_CLUSTER)]
     status_socket: Option<PathBuf>,
     #[command(flatten)]
     cluster: cluster::Where,
@@ -55,6 +55,9 @@ pub(super) const NAMES: [&str; 5] = [
     "kubeconfig",
     "namespace",
 ];
+
+/// Those of them that name one in a cluster.
+const IN_A_CLUSTER: [&str; 3] = ["context", "kubeconfig", "namespace"];
 
 /// Where the question goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +79,7 @@ impl Whom {
         }
         let socket = Mesh::at(&Mesh::default_directory()).status_socket();
         let runs = UnixStream::connect(&socket).await.is_ok();
-        match !runs && cluster::is_known() {
+        match !runs && kubeconfig::is_known() {
             true => Place::Cluster,
             false => Place::Socket(socket),
         }

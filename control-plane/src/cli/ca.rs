@@ -2,7 +2,7 @@
 //!
 //! It writes an annotation of the authority's Secret, so that whoever may change
 //! that may ask; the control plane does the rest, and says there what it waits
-//! for.
+//! for. The cluster is that of the kubeconfig, as for the subcommands that look.
 
 use std::{collections::BTreeMap, io::Write, process::ExitCode, time::Duration};
 
@@ -15,6 +15,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    cli::kubeconfig,
     clock::Wall,
     cluster::{
         AUTHORITY,
@@ -26,11 +27,18 @@ use crate::{
 pub(crate) struct Arguments {
     #[command(subcommand)]
     what: What,
+    #[command(flatten)]
+    cluster: kubeconfig::Cluster,
     /// Namespace of the control plane
-    #[arg(long, global = true, default_value = "weft-system")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "weft-system"
+    )]
     namespace: String,
     /// The authority's Secret
-    #[arg(long, global = true, default_value = AUTHORITY)]
+    #[arg(long, global = true, value_name = "NAME", default_value = AUTHORITY)]
     secret: String,
 }
 
@@ -46,7 +54,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let asked = Box::pin(ask(arguments));
+    let asked = async {
+        let client = Box::pin(arguments.cluster.client()).await?;
+        Box::pin(ask(arguments, client)).await
+    };
     let said =
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), asked).await });
     let said = said.context("the API server did not answer within 30 s")??;
@@ -54,10 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(arguments: &Arguments) -> anyhow::Result<String> {
-    let client = Client::try_default()
-        .await
-        .context("finding the cluster (KUBECONFIG)")?;
+async fn ask(arguments: &Arguments, client: Client) -> anyhow::Result<String> {
     let secrets: Api<Secret> = Api::namespaced(client, &arguments.namespace);
     let named = || format!("Secret {}/{}", arguments.namespace, arguments.secret);
     match arguments.what {
@@ -65,17 +73,32 @@ async fn ask(arguments: &Arguments) -> anyhow::Result<String> {
             let asked = json!({"metadata": {"annotations": {ROTATE: nonce()}}});
             let (patch, parameters) = (Patch::Merge(&asked), PatchParams::default());
             let patched = secrets.patch(&arguments.secret, &parameters, &patch).await;
-            patched.with_context(named)?;
+            patched
+                .map_err(|error| explained(error, "patch"))
+                .with_context(named)?;
             Ok("asked for; `weft ca status` says where it stands".to_owned())
         }
         What::Status => {
             // The metadata alone: the key is nobody's to read here.
             let found = secrets.get_metadata_opt(&arguments.secret).await;
+            let found = found.map_err(|error| explained(error, "get"));
             let Some(found) = found.with_context(named)? else {
                 bail!("{} is not there", named());
             };
             Ok(standing(&found.metadata.annotations.unwrap_or_default()))
         }
+    }
+}
+
+/// Whether one may is the API server's word; the remedy is ours.
+fn explained(error: kube::Error, verb: &str) -> anyhow::Error {
+    let is_refused = matches!(&error, kube::Error::Api(status) if status.code == 403);
+    let error = anyhow::Error::new(error);
+    match is_refused {
+        true => error.context(format!(
+            "you may not: ask for the verb {verb} on this Secret"
+        )),
+        false => error,
     }
 }
 
@@ -99,7 +122,46 @@ fn nonce() -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cluster::fake::Fake;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn line(words: &str) -> Arguments {
+        let words = words.split_whitespace();
+        Line::try_parse_from(words).unwrap().arguments
+    }
+
+    const SECRET: &str = "/api/v1/namespaces/mesh/secrets/own";
+
+    #[tokio::test]
+    async fn whoever_may_change_the_secret_asks_for_a_rotation_from_anywhere() {
+        let fake = Fake::default();
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own"}});
+        fake.put(SECRET, secret);
+        let told = async |words: &str| ask(&line(words), fake.cluster().client).await;
+        let place = "--context shop --kubeconfig /a/file --namespace mesh --secret own";
+        assert_eq!(
+            told(&format!("ca status {place}")).await.unwrap(),
+            "nothing moves"
+        );
+        told(&format!("ca {place} rotate")).await.unwrap();
+        let standing = told(&format!("ca {place} status")).await.unwrap();
+        assert!(standing.contains("has not taken it up"), "{standing}");
+        fake.fail(SECRET, 403);
+        for (what, verb) in [("rotate", "patch"), ("status", "get")] {
+            let refused = told(&format!("ca {what} {place}")).await.unwrap_err();
+            let refused = format!("{refused:#}");
+            assert!(refused.contains("Secret mesh/own"), "{refused}");
+            assert!(refused.contains(&format!("the verb {verb}")), "{refused}");
+        }
+    }
 
     #[test]
     fn a_rotation_that_waits_to_be_taken_up_says_so() {

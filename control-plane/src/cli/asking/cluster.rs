@@ -4,50 +4,33 @@
 //! us there: whoever may forward a port into the pods of that namespace may
 //! ask. Every replica is asked, since each knows its own proxies.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, anyhow, bail};
 use futures_util::future::join_all;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client, Config, ResourceExt,
-    api::ListParams,
-    client::UpgradeConnectionError,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, ResourceExt, api::ListParams, client::UpgradeConnectionError};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{DEADLINE, ask, read};
-use crate::{cluster::REPLICAS, status::PORT};
+use crate::{cli::kubeconfig, cluster::REPLICAS, status::PORT};
 
 /// Which cluster, by the usual rules, and where in it.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Where {
-    /// Context of the kubeconfig; default: the current one
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["mesh", "status_socket"])]
-    context: Option<String>,
-    /// Kubeconfig, instead of those that KUBECONFIG names or the one at home
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["mesh", "status_socket"])]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: kubeconfig::Cluster,
     /// Namespace of the control plane; default: weft-system
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["mesh", "status_socket"])]
+    #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
 }
 
 /// Of each replica, by its pod's name.
 pub(super) type Answers<T> = Vec<(String, anyhow::Result<T>)>;
 
-/// Whether anything says where a cluster would be.
-pub(super) fn is_known() -> bool {
-    let of_context = |it: &Kubeconfig| it.current_context.is_some();
-    Kubeconfig::read().is_ok_and(|it| of_context(&it)) || Config::incluster().is_ok()
-}
-
 impl Where {
     pub(super) const fn is_named(&self) -> bool {
-        self.context.is_some() || self.kubeconfig.is_some() || self.namespace.is_some()
+        self.cluster.is_named() || self.namespace.is_some()
     }
 
     /// # Errors
@@ -57,7 +40,7 @@ impl Where {
         target: &str,
     ) -> anyhow::Result<Answers<T>> {
         let namespace = self.namespace.as_deref().unwrap_or("weft-system");
-        let client = Box::pin(self.client()).await?;
+        let client = Box::pin(self.cluster.client()).await?;
         let pods: Api<Pod> = Api::namespaced(client, namespace);
         let parameters = ListParams::default().labels(REPLICAS);
         let listed = timeout(DEADLINE, Box::pin(pods.list(&parameters))).await;
@@ -80,24 +63,6 @@ impl Where {
             (name, answer)
         });
         Ok(join_all(answers).await)
-    }
-
-    async fn client(&self) -> anyhow::Result<Client> {
-        let options = KubeConfigOptions {
-            context: self.context.clone(),
-            ..KubeConfigOptions::default()
-        };
-        let config = match &self.kubeconfig {
-            Some(path) => {
-                let given = Kubeconfig::read_from(path)?;
-                Config::from_custom_kubeconfig(given, &options).await?
-            }
-            None if self.context.is_some() => Config::from_kubeconfig(&options).await?,
-            None => Config::infer()
-                .await
-                .context("finding the cluster (--kubeconfig, KUBECONFIG, --context)")?,
-        };
-        Ok(Client::try_from(config)?)
     }
 }
 
