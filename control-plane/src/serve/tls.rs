@@ -26,7 +26,7 @@ use crate::{
     roots::{BACKDATING, Fingerprint, root_of},
 };
 
-mod replica;
+pub(super) mod replica;
 
 /// One state of keys and roots.
 #[derive(Debug)]

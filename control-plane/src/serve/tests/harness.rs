@@ -1,10 +1,14 @@
 //! A control plane with an index that tests fill, and a proxy's side of it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
@@ -13,15 +17,7 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
-    rustls::{
-        self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-        client::{
-            danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-            verify_server_cert_signed_by_trust_anchor,
-        },
-        crypto::aws_lc_rs,
-        server::ParsedCertificate,
-    },
+    rustls::{self, ClientConfig, RootCertStore, crypto::aws_lc_rs},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -38,6 +34,7 @@ use crate::{
         token::{self, Claimed},
     },
     clock::Wall,
+    gate::{Gate, Limits, Pass},
     identity,
     index::Index,
     model::{Event, Labels, Name, Namespace, Object, Pod, Service, ServicePort, TargetPort},
@@ -51,7 +48,7 @@ use crate::{
         metrics::Metrics,
         replicas::Replicas,
         session::Context,
-        tls::{Signed, Tls},
+        tls::{Signed, Tls, replica},
     },
 };
 
@@ -89,6 +86,16 @@ pub(crate) fn authority() -> (TempDir, Arc<Authority>) {
         Wall::System,
     );
     (state, Arc::new(authority.unwrap()))
+}
+
+/// A place that nobody disputes.
+pub(crate) fn pass(source: Option<IpAddr>) -> Arc<Pass> {
+    let gate = Gate::new(Limits {
+        most: 1,
+        most_of_one: 1,
+        most_waiting: 1,
+    });
+    Arc::new(gate.enter(source).unwrap())
 }
 
 /// Of some leaf, by some root.
@@ -228,14 +235,7 @@ impl Plane {
             credentials,
             &[&rustls::version::TLS13],
         );
-        let address = self.address;
-        let connector = tower::service_fn(move |_| {
-            let config = config.clone();
-            async move { handshake(address, config).await.map(TokioIo::new) }
-        });
-        Endpoint::from_static("http://control-plane")
-            .connect_with_connector(connector)
-            .await
+        dial(self.address, config).await
     }
 
     pub(crate) async fn certify(
@@ -269,22 +269,7 @@ impl Plane {
             .connect(Some(credentials))
             .await
             .map_err(|error| Status::unknown(error.to_string()))?;
-        let (requests, outgoing) = mpsc::channel(64);
-        let message = v1::watch_request::Message::Hello(hello);
-        requests
-            .send(v1::WatchRequest {
-                message: Some(message),
-            })
-            .await
-            .unwrap();
-        let responses = DiscoveryClient::new(channel)
-            .watch(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
-        Ok(Watcher {
-            requests,
-            responses,
-        })
+        Watcher::begin(channel, hello).await
     }
 }
 
@@ -300,6 +285,25 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
+    pub(crate) async fn begin(channel: Channel, hello: v1::Hello) -> Result<Self, Status> {
+        let (requests, outgoing) = mpsc::channel(64);
+        let message = v1::watch_request::Message::Hello(hello);
+        requests
+            .send(v1::WatchRequest {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
+        let responses = DiscoveryClient::new(channel)
+            .watch(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        Ok(Self {
+            requests,
+            responses,
+        })
+    }
+
     pub(crate) async fn say(&self, message: v1::watch_request::Message) {
         self.requests
             .send(v1::WatchRequest {
@@ -439,6 +443,19 @@ pub(crate) fn request() -> Vec<u8> {
         .to_vec()
 }
 
+pub(crate) async fn dial(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> Result<Channel, tonic::transport::Error> {
+    let connector = tower::service_fn(move |_| {
+        let config = config.clone();
+        async move { handshake(address, config).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://control-plane")
+        .connect_with_connector(connector)
+        .await
+}
+
 pub(crate) async fn handshake(
     address: SocketAddr,
     config: Arc<ClientConfig>,
@@ -455,11 +472,13 @@ pub(crate) fn client(
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned(root)));
+        .with_custom_certificate_verifier(replica::verifier(roots, provider, DOMAIN));
     let mut config = match credentials {
         Some(it) => builder
             .with_client_auth_cert(it.chain, it.key.clone_key())
@@ -468,61 +487,6 @@ pub(crate) fn client(
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
-}
-
-/// Accepts the control plane's identity below this root.
-#[derive(Debug)]
-struct Pinned(CertificateDer<'static>);
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.clone())?;
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &roots,
-            intermediates,
-            now,
-            algorithms.all,
-        )?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).unwrap();
-        assert_eq!(identity::uris(&parsed), [identity::control_plane(DOMAIN)]);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        panic!("TLS 1.2 was spoken")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 pub(crate) fn key_of(der: PrivatePkcs8KeyDer<'static>) -> PrivateKeyDer<'static> {

@@ -28,15 +28,11 @@ pub(super) fn config(
     provider: Arc<CryptoProvider>,
     trust_domain: &str,
 ) -> Result<ClientConfig, rustls::Error> {
-    let verifier = Replica {
-        roots,
-        provider: provider.clone(),
-        identity: identity::control_plane(trust_domain),
-    };
+    let verifier = verifier(roots, provider.clone(), trust_domain);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier);
     let mut config = match own {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
@@ -45,6 +41,19 @@ pub(super) fn config(
     // A resumed session would outlive the bundle that admitted it.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Content with the control plane's identity below these roots alone.
+pub(in crate::serve) fn verifier(
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+    trust_domain: &str,
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Replica {
+        roots,
+        provider,
+        identity: identity::control_plane(trust_domain),
+    })
 }
 
 #[derive(Debug)]
