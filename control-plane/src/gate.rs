@@ -67,8 +67,17 @@ pub(crate) struct Pass {
     gate: Gate,
     source: Option<IpAddr>,
     end: Arc<End>,
+    place: Mutex<Place>,
+}
+
+/// What keeps a pass from giving way.
+#[derive(Debug)]
+struct Place {
     /// Its number among those that wait; 0: it doesn't.
-    waits_as: Mutex<u64>,
+    waits_as: u64,
+    /// Questions under way.
+    turns: usize,
+    is_kept: bool,
 }
 
 impl Gate {
@@ -100,7 +109,11 @@ impl Gate {
             gate: self.clone(),
             source,
             end,
-            waits_as: Mutex::new(number),
+            place: Mutex::new(Place {
+                waits_as: number,
+                turns: 0,
+                is_kept: false,
+            }),
         })
     }
 
@@ -158,17 +171,27 @@ impl State {
 }
 
 impl Pass {
+    /// Whose it is; a unix socket's is nobody's.
+    pub(crate) const fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
     /// From now on it need not give way.
     pub(crate) fn keep(&self) {
         let mut state = self.gate.state();
-        let mut waits_as = self.waits_as();
-        state.waiting.remove(&*waits_as);
-        *waits_as = 0;
+        let mut place = self.place();
+        place.is_kept = true;
+        state.waiting.remove(&place.waits_as);
+        place.waits_as = 0;
     }
 
-    /// It need not give way until the answer is there.
+    /// It need not give way until the answer is there; of several, the last.
     pub(crate) fn begin(self: &Arc<Self>) -> Turn {
-        self.keep();
+        let mut state = self.gate.state();
+        let mut place = self.place();
+        place.turns += 1;
+        state.waiting.remove(&place.waits_as);
+        place.waits_as = 0;
         Turn(self.clone())
     }
 
@@ -178,8 +201,8 @@ impl Pass {
         async move { end.told.notified().await }
     }
 
-    fn waits_as(&self) -> MutexGuard<'_, u64> {
-        self.waits_as.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,7 +210,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut state = self.gate.state();
         if !self.end.is_evicted.load(Ordering::Acquire) {
-            state.waiting.remove(&*self.waits_as());
+            state.waiting.remove(&self.place().waits_as);
             state.give_back(self.source);
         }
         self.end.told.notify_one();
@@ -202,9 +225,11 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let pass = &self.0;
         let mut state = pass.gate.state();
-        let mut waits_as = pass.waits_as();
-        if *waits_as == 0 && !pass.end.is_evicted.load(Ordering::Acquire) {
-            *waits_as = state.wait(pass.source, true, &pass.end);
+        let mut place = pass.place();
+        place.turns -= 1;
+        let is_idle = place.turns == 0 && !place.is_kept;
+        if is_idle && !pass.end.is_evicted.load(Ordering::Acquire) {
+            place.waits_as = state.wait(pass.source, true, &pass.end);
         }
     }
 }
@@ -261,6 +286,17 @@ mod tests {
         assert!(from(&gate, 4).is_none());
         drop(third);
         assert!(from(&gate, 4).is_some());
+    }
+
+    #[test]
+    fn of_several_questions_the_last_answer_counts() {
+        let gate = gate(1, 1);
+        let busy = from(&gate, 1).unwrap();
+        let turns = (busy.begin(), busy.begin());
+        drop(turns.0);
+        assert!(from(&gate, 2).is_none());
+        drop(turns.1);
+        assert!(from(&gate, 2).is_some() && has_ended(&busy));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! From a socket to a connection whose caller is known.
 //!
 //! TCP or a unix socket, the same TLS on both. Accepting never waits (`gate`):
-//! who has not proved who it is gives way to whoever comes later, and has its
-//! time; who has proved it stays. What comes after is tonic, which finds the
-//! `Peer` in each request's extensions.
+//! who watches, or tells as a replica, stays; whoever else is connected gives way
+//! to who comes later, and without a certificate has its time. A certificate
+//! alone holds no place: there is one stream to a pod, and no end to silence.
+//! What comes after is tonic, which finds the `Peer` in each request's extensions.
 
 use std::{
     fmt, fs, io,
@@ -40,8 +41,8 @@ use crate::{
 };
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way, and callers without a certificate: as many as there
-/// are when all proxies of a large mesh come at once.
+/// Handshakes under way, and callers that don't watch: as many as there are when
+/// all proxies of a large mesh come at once.
 const UNPROVED: usize = 2048;
 /// A caller without a certificate may ask for one, which takes moments.
 const WITHOUT_CERTIFICATE: Duration = Duration::from_secs(30);
@@ -185,17 +186,28 @@ async fn let_in(
         }
         Err(_) => return metrics.refuse(Reason::HandshakeTimeout),
     };
-    let has_proved = verified.is_some();
-    if has_proved {
-        pass.keep();
-    }
-    let ended = pass.ended();
     let connection = Connection::new(stream, verified, pass, metrics);
-    let closer = connection.peer.closer.clone();
     let _stopping = ready.send(Ok(connection)).await;
-    if !has_proved {
-        let _either = timeout(WITHOUT_CERTIFICATE, ended).await;
-        closer.close();
+}
+
+/// What ends a connection that does nothing wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// Its place is somebody else's.
+    Evicted,
+    /// It had its time.
+    Late,
+}
+
+/// Until it has to give way, or without a certificate had its time.
+async fn over(evicted: impl Future<Output = ()>, has_proved: bool) -> Over {
+    if has_proved {
+        evicted.await;
+        return Over::Evicted;
+    }
+    match timeout(WITHOUT_CERTIFICATE, evicted).await {
+        Ok(()) => Over::Evicted,
+        Err(_) => Over::Late,
     }
 }
 
@@ -242,6 +254,8 @@ pub(crate) struct Peer {
     /// `None`: it showed no certificate.
     pub(crate) verified: Option<Arc<Verified>>,
     pub(crate) closer: Closer,
+    /// Its place; who watches has a turn of it.
+    pub(crate) pass: Arc<Pass>,
 }
 
 /// Ends a connection whose reader is stuck, from outside.
@@ -273,12 +287,12 @@ impl Closer {
 }
 
 /// A connection as tonic takes it.
-#[derive(Debug)]
 pub(crate) struct Connection {
     stream: TlsStream<Socket>,
     peer: Peer,
     metrics: Metrics,
-    _pass: Pass,
+    /// `None`: it is over.
+    over: Option<Pin<Box<dyn Future<Output = Over> + Send>>>,
 }
 
 impl Connection {
@@ -289,16 +303,33 @@ impl Connection {
         metrics: Metrics,
     ) -> Self {
         metrics.connections.inc();
+        let over = over(pass.ended(), verified.is_some());
         let peer = Peer {
             verified: verified.map(Arc::new),
             closer: Closer::default(),
+            pass: Arc::new(pass),
         };
         Self {
             stream,
             peer,
             metrics,
-            _pass: pass,
+            over: Some(Box::pin(over)),
         }
+    }
+
+    /// An error once it is over or closed; until then the task is woken when it
+    /// will be.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(over) = &mut self.over
+            && let Poll::Ready(why) = over.as_mut().poll(cx)
+        {
+            self.over = None;
+            if why == Over::Evicted {
+                self.metrics.refuse(Reason::TooMany);
+            }
+            self.peer.closer.close();
+        }
+        self.peer.closer.check(cx)
     }
 }
 
@@ -322,7 +353,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.peer.closer.check(cx)?;
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -333,17 +364,17 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.peer.closer.check(cx)?;
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.peer.closer.check(cx)?;
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.peer.closer.check(cx)?;
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

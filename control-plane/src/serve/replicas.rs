@@ -76,11 +76,14 @@ impl Replicas {
         let now = tls
             .verify(&verified.chain, self.clock)
             .map_err(|error| Status::unauthenticated(error.to_string()))?;
-        match now.identity == identity::control_plane(&self.trust_domain) {
-            true => Ok(request),
-            false => Err(Status::permission_denied(
+        if now.identity != identity::control_plane(&self.trust_domain) {
+            return Err(Status::permission_denied(
                 "only the control plane tells of its proxies",
-            )),
+            ));
         }
+        if let Some(peer) = peer {
+            peer.pass.keep();
+        }
+        Ok(request)
     }
 }

@@ -19,6 +19,7 @@ use weft_proto::v1::{WatchRequest, watch_request::Message};
 
 use crate::{
     clock::Wall,
+    gate::Turn,
     serve::{
         accept::Peer,
         hub::{Batch, Hub},
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     pub(crate) wake: Arc<Notify>,
     pub(crate) peer: Peer,
     pub(crate) verified: Arc<Verified>,
+    /// Its connection keeps its place for as long.
+    _turn: Turn,
     nonce: u64,
     unacknowledged: VecDeque<Sent>,
     heard: Instant,
@@ -98,6 +101,7 @@ impl Session {
             context,
             id,
             wake,
+            _turn: peer.pass.begin(),
             peer,
             verified,
             nonce: 0,

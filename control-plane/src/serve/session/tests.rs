@@ -19,7 +19,7 @@ use crate::{
         discovery::WatchCodec,
         hub::State,
         stream::Caller,
-        tests::harness::{DOMAIN, authority, shop, signed, tls_of},
+        tests::harness::{DOMAIN, authority, pass, shop, signed, tls_of},
     },
 };
 
@@ -73,6 +73,7 @@ async fn stage(life: u64) -> Stage {
     let peer = Peer {
         verified: None,
         closer: Closer::default(),
+        pass: pass(None),
     };
     let closer = peer.closer.clone();
     let (going, going_out) = watch::channel(false);

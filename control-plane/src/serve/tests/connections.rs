@@ -39,10 +39,11 @@ async fn plaintext_and_older_tls_are_refused() {
 #[tokio::test]
 async fn more_connections_than_allowed_are_closed_and_counted() {
     let plane = Plane::limited(QUIET, 2).await;
-    let proved = async || plane.connect(Some(plane.credentials("cart"))).await;
-    let _first = proved().await.unwrap();
-    let second = proved().await.unwrap();
-    eventually(async || plane.metrics.connections.get() == 2).await;
+    plane.apply(shop()).await;
+    plane.hub.ask(State::synced).await.unwrap();
+    let (mut first, mut second) = (plane.watch("cart-0").await, plane.watch("cart-1").await);
+    first.next().await;
+    second.next().await;
     assert!(plane.connect(None).await.is_err());
     let too_many = Refused {
         reason: Reason::TooMany,
@@ -51,6 +52,32 @@ async fn more_connections_than_allowed_are_closed_and_counted() {
     drop(second);
     eventually(async || plane.metrics.connections.get() == 1).await;
     plane.connect(None).await.unwrap();
+}
+
+#[tokio::test]
+async fn members_of_the_mesh_that_say_nothing_keep_no_proxy_out() {
+    let plane = Plane::limited(QUIET, 3).await;
+    plane.apply(shop()).await;
+    plane.hub.ask(State::synced).await.unwrap();
+    let mut silent = Vec::new();
+    let mut more = async || {
+        for _ in 0..8 {
+            let credentials = plane.credentials("cart");
+            silent.push(plane.connect(Some(credentials)).await.unwrap());
+        }
+    };
+    more().await;
+    let mut first = plane.watch("cart-0").await;
+    first.next().await;
+    more().await;
+    let mut second = plane.watch("cart-1").await;
+    second.next().await;
+    more().await;
+    // Who watches keeps its place.
+    for watcher in [&mut first, &mut second] {
+        watcher.subscribe(v1::Kind::Service, "shop/cart").await;
+        watcher.next().await;
+    }
 }
 
 #[tokio::test]
