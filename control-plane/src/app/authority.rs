@@ -1,6 +1,6 @@
 //! The authority behind the traits of `serve`: keys at hand answer at once.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     ca::{Authority, token},
@@ -36,7 +36,7 @@ impl Signer for Local {
 }
 
 impl Tokens for LocalTokens {
-    fn verify<'a>(&'a self, token: &'a str) -> Asking<'a, Bearer> {
+    fn verify<'a>(&'a self, token: &'a str, _: Option<IpAddr>) -> Asking<'a, Bearer> {
         let claimed = self.0.verify(token, self.1);
         let bearer = claimed
             .map(|it| Bearer {
@@ -48,7 +48,7 @@ impl Tokens for LocalTokens {
         Box::pin(std::future::ready(bearer))
     }
 
-    fn confirm<'a>(&'a self, _: &'a Bearer) -> Asking<'a, Confirmed> {
+    fn confirm<'a>(&'a self, _: &'a Bearer, _: Option<IpAddr>) -> Asking<'a, Confirmed> {
         Box::pin(std::future::ready(Ok(Confirmed::AsIndexed)))
     }
 }

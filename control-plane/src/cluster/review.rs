@@ -5,9 +5,9 @@
 //! enough: the pod's UID, account, phase and deletion are judged too. No answer
 //! is kept: a yes is good for one certificate. Whoever reaches the port can ask,
 //! so what can't be a token (`shape`) never reaches the API server, and the rest
-//! a few at a time.
+//! a few at a time (`turns`).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -17,10 +17,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, api::PostParams};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use crate::{
     clock::Wall,
@@ -33,17 +30,18 @@ use crate::{
 const AUDIENCE: &str = "weft";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
-/// Of one replica's questions; an API server has others to serve.
-const AT_ONCE: usize = 32;
 /// For one's turn; a proxy asks again.
 const TURN: Duration = Duration::from_secs(3);
 
 mod shape;
+mod turns;
+
+use turns::{Turn, Turns};
 
 pub(crate) struct Reviews {
     cluster: Cluster,
     clock: Wall,
-    turns: Semaphore,
+    turns: Turns,
 }
 
 impl Reviews {
@@ -51,14 +49,14 @@ impl Reviews {
         Self {
             cluster,
             clock,
-            turns: Semaphore::new(AT_ONCE),
+            turns: Turns::new(),
         }
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Unverified> {
-        match timeout(TURN, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            _ => {
+    async fn turn(&self, from: Option<IpAddr>) -> Result<Turn<'_>, Unverified> {
+        match timeout(TURN, self.turns.take(from)).await {
+            Ok(Some(turn)) => Ok(turn),
+            Ok(None) | Err(_) => {
                 let busy = "too many tokens are being reviewed: ask again".to_owned();
                 Err(Unverified::Unavailable(busy))
             }
@@ -67,11 +65,11 @@ impl Reviews {
 }
 
 impl Tokens for Reviews {
-    fn verify<'a>(&'a self, token: &'a str) -> Asking<'a, Bearer> {
+    fn verify<'a>(&'a self, token: &'a str, from: Option<IpAddr>) -> Asking<'a, Bearer> {
         Box::pin(async move {
             shape::check(token, self.clock.seconds())
                 .map_err(|why| Unverified::Refused(format!("token refused: {why}")))?;
-            let _turn = self.turn().await?;
+            let _turn = self.turn(from).await?;
             let review = TokenReview {
                 spec: TokenReviewSpec {
                     audiences: Some(vec![AUDIENCE.to_owned()]),
@@ -87,11 +85,11 @@ impl Tokens for Reviews {
         })
     }
 
-    fn confirm<'a>(&'a self, bearer: &'a Bearer) -> Asking<'a, Confirmed> {
+    fn confirm<'a>(&'a self, bearer: &'a Bearer, from: Option<IpAddr>) -> Asking<'a, Confirmed> {
         Box::pin(async move {
             let client = self.cluster.client.clone();
             let pods: Api<Pod> = Api::namespaced(client, &bearer.pod.namespace);
-            let _turn = self.turn().await?;
+            let _turn = self.turn(from).await?;
             let pod = call(pods.get_opt(&bearer.pod.name)).await;
             let pod = pod.map_err(|error| unavailable("reading the pod", &error))?;
             Ok(judge_pod(pod.as_ref(), bearer, self.clock))

@@ -5,7 +5,7 @@
 //! not know for certain is asked of the cluster once. Verifying and signing are
 //! traits that `app` fills: here is the order, and what is counted.
 
-use std::{pin::Pin, sync::Arc};
+use std::{net::IpAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
@@ -18,6 +18,7 @@ use crate::{
     model::Name,
     roots::Fingerprint,
     serve::{
+        accept::Peer,
         discovery::refusal,
         hub::{Certified, Hub, Stopping, Stranger},
         metrics::{Metrics, Reason},
@@ -57,18 +58,19 @@ pub(crate) enum Confirmed {
 
 pub(crate) type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unverified>> + Send + 'a>>;
 
-/// Verifies tokens: a key at hand, or a question to a cluster.
+/// Verifies tokens: a key at hand, or a question to a cluster. `from` is whose
+/// question it is: no address may keep others from asking.
 pub(crate) trait Tokens: Send + Sync {
     /// # Errors
     /// Why not.
-    fn verify<'a>(&'a self, token: &'a str) -> Asking<'a, Bearer>;
+    fn verify<'a>(&'a self, token: &'a str, from: Option<IpAddr>) -> Asking<'a, Bearer>;
 
     /// Asked where the index does not know the pod, knows another by its name,
     /// or can't tell whether it has ended.
     ///
     /// # Errors
     /// When nobody can be asked.
-    fn confirm<'a>(&'a self, bearer: &'a Bearer) -> Asking<'a, Confirmed>;
+    fn confirm<'a>(&'a self, bearer: &'a Bearer, from: Option<IpAddr>) -> Asking<'a, Confirmed>;
 }
 
 /// A signed leaf.
@@ -104,8 +106,10 @@ impl identity_server::Identity for Identity {
         &self,
         request: Request<CertifyRequest>,
     ) -> Result<Response<CertifyResponse>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let from = peer.and_then(|it| it.pass.source());
         let request = request.into_inner();
-        match self.answer(&request).await {
+        match self.answer(&request, from).await {
             Ok(answer) => Ok(Response::new(answer)),
             Err((reason, status)) => {
                 self.metrics.refuse_certificate(reason);
@@ -121,10 +125,14 @@ impl identity_server::Identity for Identity {
 }
 
 impl Identity {
-    async fn answer(&self, request: &CertifyRequest) -> Result<CertifyResponse, (Reason, Status)> {
-        let bearer = self.tokens.verify(&request.token).await;
+    async fn answer(
+        &self,
+        request: &CertifyRequest,
+        from: Option<IpAddr>,
+    ) -> Result<CertifyResponse, (Reason, Status)> {
+        let bearer = self.tokens.verify(&request.token, from).await;
         let bearer = bearer.map_err(unverified)?;
-        let identity = self.identity(&bearer).await?;
+        let identity = self.identity(&bearer, from).await?;
         let pod = bearer.pod;
         let leaf = self
             .signer
@@ -151,7 +159,11 @@ impl Identity {
     }
 
     /// Whom the bearer speaks for, if its pod runs.
-    async fn identity(&self, bearer: &Bearer) -> Result<String, (Reason, Status)> {
+    async fn identity(
+        &self,
+        bearer: &Bearer,
+        from: Option<IpAddr>,
+    ) -> Result<String, (Reason, Status)> {
         let named = bearer.clone();
         let asked = self.hub.ask(move |state| {
             let account = Name::new(&named.pod.namespace, &named.service_account);
@@ -167,7 +179,8 @@ impl Identity {
             Err(Stranger::NotReady | Stranger::Account) => false,
         };
         if doubtful {
-            match self.tokens.confirm(bearer).await.map_err(unverified)? {
+            let confirmed = self.tokens.confirm(bearer, from).await;
+            match confirmed.map_err(unverified)? {
                 Confirmed::Runs => return Ok(identity),
                 Confirmed::DoesNotRun(why) => {
                     return Err((Reason::Pod, Status::failed_precondition(why)));

@@ -127,7 +127,7 @@ async fn the_api_server_is_asked_for_our_audience() {
         json!({"spec": {}, "status": yes()}),
     );
     let token = token(&claims());
-    let bearer = reviews(&fake).verify(&token).await.unwrap();
+    let bearer = reviews(&fake).verify(&token, None).await.unwrap();
     assert_eq!(bearer.pod, Name::new("shop", "cart-0"));
     let asked = fake.last("/apis/authentication.k8s.io/v1/tokenreviews");
     assert_eq!(
@@ -140,7 +140,10 @@ async fn the_api_server_is_asked_for_our_audience() {
 async fn an_api_server_that_fails_is_no_refusal() {
     let fake = Fake::default();
     fake.fail("/apis/authentication.k8s.io/v1/tokenreviews", 500);
-    let error = reviews(&fake).verify(&token(&claims())).await.unwrap_err();
+    let error = reviews(&fake)
+        .verify(&token(&claims()), None)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Unverified::Unavailable(_)), "{error:?}");
 }
 
@@ -151,7 +154,7 @@ async fn what_can_be_no_token_never_reaches_the_api_server() {
     let mut foreign = claims();
     foreign["aud"] = json!(["kubernetes"]);
     for forged in ["", "a-token", &token(&foreign)] {
-        let refused = reviews.verify(forged).await.unwrap_err();
+        let refused = reviews.verify(forged, None).await.unwrap_err();
         assert!(matches!(refused, Unverified::Refused(_)), "{refused:?}");
     }
     assert_eq!(fake.count("/apis/authentication.k8s.io/v1/tokenreviews"), 0);
@@ -163,22 +166,28 @@ async fn tokens_are_reviewed_a_few_at_a_time_and_nobody_waits_for_long() {
     let path = "/apis/authentication.k8s.io/v1/tokenreviews";
     fake.stall(path);
     let (reviews, token) = (reviews(&fake), token(&claims()));
-    let all = futures_util::future::join_all((0..100).map(|_| reviews.verify(&token))).await;
+    let from = |it: u8| Some(IpAddr::from([10, 0, 0, it]));
+    let all = (0..100).map(|it| reviews.verify(&token, from(it)));
+    let all = futures_util::future::join_all(all).await;
     let unavailable = |it: &Result<Bearer, _>| matches!(it, Err(Unverified::Unavailable(_)));
     assert!(all.iter().all(unavailable), "{all:?}");
-    assert_eq!(fake.count(path), AT_ONCE, "the others gave up before");
+    assert_eq!(
+        fake.count(path),
+        turns::AT_ONCE,
+        "the others gave up before"
+    );
 }
 
 #[tokio::test]
 async fn a_pod_is_read_once_and_its_absence_told() {
     let fake = Fake::default();
-    let confirmed = reviews(&fake).confirm(&bearer()).await.unwrap();
+    let confirmed = reviews(&fake).confirm(&bearer(), None).await.unwrap();
     assert!(matches!(confirmed, Confirmed::DoesNotRun(_)));
     let pod = serde_json::to_value(pod(&json!({"phase": "Running"}), None)).unwrap();
     fake.put("/api/v1/namespaces/shop/pods/cart-0", pod);
-    let confirmed = reviews(&fake).confirm(&bearer()).await.unwrap();
+    let confirmed = reviews(&fake).confirm(&bearer(), None).await.unwrap();
     assert_eq!(confirmed, Confirmed::Runs);
     fake.fail("/api/v1/namespaces/shop/pods/cart-0", 403);
-    let error = reviews(&fake).confirm(&bearer()).await.unwrap_err();
+    let error = reviews(&fake).confirm(&bearer(), None).await.unwrap_err();
     assert!(matches!(error, Unverified::Unavailable(_)), "{error:?}");
 }

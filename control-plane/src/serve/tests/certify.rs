@@ -1,13 +1,62 @@
 //! Who gets a certificate, and for what.
 
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::watch;
 use tonic::Code;
+use weft_proto::v1::{CertifyRequest, identity_server::Identity as _};
 use x509_parser::parse_x509_certificate;
 
 use crate::{
-    identity,
+    app, identity,
     model::{Event, Key, Kind, Name},
-    serve::tests::harness::*,
+    serve::{
+        accept::{Closer, Peer},
+        identity::{Asking, Bearer, Confirmed, Identity, Tokens, Unverified},
+        tests::harness::*,
+    },
 };
+
+/// Believes nobody, and remembers who asked.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<Option<IpAddr>>>);
+
+impl Tokens for Recorder {
+    fn verify<'a>(&'a self, _: &'a str, from: Option<IpAddr>) -> Asking<'a, Bearer> {
+        self.0.lock().unwrap().push(from);
+        Box::pin(async { Err(Unverified::Refused("of nobody".to_owned())) })
+    }
+
+    fn confirm<'a>(&'a self, _: &'a Bearer, _: Option<IpAddr>) -> Asking<'a, Confirmed> {
+        Box::pin(async { Ok(Confirmed::AsIndexed) })
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_verified_on_account_of_the_callers_address() {
+    let plane = Plane::with_shop(QUIET).await;
+    let recorder = Arc::new(Recorder::default());
+    let service = Identity {
+        hub: plane.hub.clone(),
+        tokens: recorder.clone(),
+        signer: app::authority::signer(plane.authority.clone()),
+        roots: watch::channel([plane.authority.root()].into()).1,
+        metrics: plane.metrics.clone(),
+    };
+    let from = IpAddr::from([10, 1, 0, 1]);
+    let mut request = tonic::Request::new(CertifyRequest::default());
+    request.extensions_mut().insert(Peer {
+        verified: None,
+        closer: Closer::default(),
+        pass: pass(Some(from)),
+    });
+    let refused = service.certify(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(*recorder.0.lock().unwrap(), [Some(from)]);
+}
 
 #[tokio::test]
 async fn a_pods_token_gets_its_accounts_identity() {
