@@ -214,6 +214,17 @@ fn elect(
 }
 
 impl Elected {
+    /// Without a cluster, so that there is nothing to release.
+    #[cfg(test)]
+    pub(super) fn nowhere() -> Self {
+        Self {
+            holds: watch::channel(false).1,
+            release: watch::Sender::new(false),
+            is_known: watch::channel(true).1,
+            _task: runtime::spawn(async {}),
+        }
+    }
+
     /// Lets the next holder begin at once.
     pub(super) async fn release(mut self) {
         self.release.send_replace(true);
