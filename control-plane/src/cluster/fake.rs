@@ -110,6 +110,12 @@ impl Fake {
         found.map_or(Value::Null, |(_, body)| body.clone())
     }
 
+    /// Whether anything of what was sent to this path is so.
+    pub(crate) fn was_sent(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> bool {
+        let asked = self.0.asked.lock().unwrap();
+        asked.iter().any(|(at, body)| at == path && is_so(body))
+    }
+
     pub(crate) fn count(&self, path: &str) -> usize {
         let asked = self.0.asked.lock().unwrap();
         asked.iter().filter(|(at, _)| at == path).count()

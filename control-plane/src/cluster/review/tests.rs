@@ -178,6 +178,21 @@ async fn tokens_are_reviewed_a_few_at_a_time_and_nobody_waits_for_long() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_address_with_many_forged_tokens_keeps_no_other_one_waiting() {
+    let fake = Fake::default();
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    fake.stall(path);
+    let (reviews, forged, mut honest) = (reviews(&fake), token(&claims()), claims());
+    honest["jti"] = json!("another");
+    let honest = token(&honest);
+    let from = |it: u8| Some(IpAddr::from([10, 0, 0, it]));
+    let flood = futures_util::future::join_all((0..100).map(|_| reviews.verify(&forged, from(1))));
+    let (_, _) = tokio::join!(flood, reviews.verify(&honest, from(2)));
+    assert!(fake.was_sent(path, |it| it["spec"]["token"] == json!(honest)));
+    assert_eq!(fake.count(path), turns::OF_ONE + 1);
+}
+
 #[tokio::test]
 async fn a_pod_is_read_once_and_its_absence_told() {
     let fake = Fake::default();
