@@ -79,9 +79,10 @@ impl Dirty {
         }
     }
 
-    /// Its pods of which nobody says whether they have a proxy.
+    /// Its pods of which nobody says whether they have a proxy, and that don't
+    /// decline one.
     fn namespace(&mut self, tables: &Tables, it: &Namespace) {
-        let silent = |pod: &&Pod| pod.injected.is_none();
+        let silent = |pod: &&Pod| pod.injected.is_none() && pod.asked != Some(false);
         let pods = tables
             .pods_by_namespace
             .of(&it.name)
