@@ -5,7 +5,7 @@
 //! that means well, so it trusts everybody unless told otherwise.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex},
@@ -17,12 +17,16 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType,
 };
-use tokio_rustls::rustls::{
-    self, ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
-    StreamOwned,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    server::WebPkiClientVerifier,
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        self, ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
+        StreamOwned,
+        crypto::{CryptoProvider, aws_lc_rs},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        server::WebPkiClientVerifier,
+    },
 };
 use weft_proxy::unverified;
 
@@ -248,6 +252,32 @@ pub type Client = StreamOwned<ClientConnection, TcpStream>;
 /// When the credentials don't fit together.
 #[must_use]
 pub fn client(stream: TcpStream, credentials: Option<Credentials>, alpn: &str) -> Client {
+    let connection = ClientConnection::new(client_config(credentials, alpn), nobody())
+        .expect("the configuration is whole");
+    StreamOwned::new(connection, stream)
+}
+
+/// The same, for whoever waits for many at once.
+///
+/// # Errors
+/// When the server refuses.
+///
+/// # Panics
+/// When the credentials don't fit together.
+pub async fn connect(
+    stream: tokio::net::TcpStream,
+    credentials: Option<Credentials>,
+    alpn: &str,
+) -> io::Result<TlsStream<tokio::net::TcpStream>> {
+    let connector = TlsConnector::from(client_config(credentials, alpn));
+    connector.connect(nobody(), stream).await
+}
+
+fn nobody() -> ServerName<'static> {
+    ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]))
+}
+
+fn client_config(credentials: Option<Credentials>, alpn: &str) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider knows TLS 1.3")
@@ -261,8 +291,5 @@ pub fn client(stream: TcpStream, credentials: Option<Credentials>, alpn: &str) -
             .expect("a key fits its certificate"),
     };
     config.alpn_protocols = vec![alpn.into()];
-    let name = ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
-    let connection =
-        ClientConnection::new(Arc::new(config), name).expect("the configuration is whole");
-    StreamOwned::new(connection, stream)
+    Arc::new(config)
 }

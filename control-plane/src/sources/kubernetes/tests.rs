@@ -2,7 +2,6 @@
 
 mod fake;
 mod refused;
-mod scale;
 
 use std::{collections::BTreeMap, time::Duration};
 
