@@ -44,6 +44,10 @@ impl State {
         if !uid.is_empty() && !known.uid.is_empty() && uid != known.uid {
             return Err(Stranger::Uid);
         }
+        // Of a pod outside of the mesh its metadata alone is kept.
+        if known.service_account.is_empty() {
+            return Err(Stranger::Pod(pod.clone()));
+        }
         if known.service_account != service_account {
             return Err(Stranger::Account);
         }

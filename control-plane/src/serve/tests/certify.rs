@@ -12,7 +12,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::{
     app, identity,
-    model::{Event, Key, Kind, Name},
+    model::{self, Event, Key, Kind, Name, Object},
     serve::{
         accept::{Closer, Peer},
         identity::{Asking, Bearer, Confirmed, Identity, Tokens, Unverified},
@@ -56,6 +56,52 @@ async fn a_token_is_verified_on_account_of_the_callers_address() {
     let refused = service.certify(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert_eq!(*recorder.0.lock().unwrap(), [Some(from)]);
+}
+
+/// Believes everybody, and knows no more than what the cluster says.
+struct Cluster(Bearer);
+
+impl Tokens for Cluster {
+    fn verify<'a>(&'a self, _: &'a str, _: Option<IpAddr>) -> Asking<'a, Bearer> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+
+    fn confirm<'a>(&'a self, _: &'a Bearer, _: Option<IpAddr>) -> Asking<'a, Confirmed> {
+        Box::pin(async { Ok(Confirmed::Runs) })
+    }
+}
+
+#[tokio::test]
+async fn of_a_pod_outside_of_the_mesh_the_cluster_is_asked() {
+    let plane = Plane::with_shop(QUIET).await;
+    let pod = model::Pod {
+        name: Name::new("shop", "certify"),
+        uid: "uid".to_owned(),
+        ..model::Pod::default()
+    };
+    let bearer = Bearer {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        service_account: "default".into(),
+    };
+    plane.events(vec![Event::Apply(Object::Pod(pod))]).await;
+    let service = Identity {
+        hub: plane.hub.clone(),
+        tokens: Arc::new(Cluster(bearer)),
+        signer: app::authority::signer(plane.authority.clone()),
+        roots: watch::channel([plane.authority.root()].into()).1,
+        metrics: plane.metrics.clone(),
+    };
+    let asked = CertifyRequest {
+        certificate_signing_request: request().into(),
+        ..CertifyRequest::default()
+    };
+    let answer = service.certify(tonic::Request::new(asked)).await.unwrap();
+    let (_, leaf) = parse_x509_certificate(&answer.get_ref().chain[0]).unwrap();
+    assert_eq!(
+        identity::uris(&leaf),
+        ["spiffe://cluster.local/ns/shop/sa/default"]
+    );
 }
 
 #[tokio::test]
